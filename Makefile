@@ -1,0 +1,106 @@
+# Everything runs from .venv, which is made on first use. Each step leaves a stamp, so that a
+# second run starts at once.
+#
+#   make demo                 the monitor, with an agent for this machine
+#   make test ARGS="-k foo"   the tests, with arguments for pytest
+#   make lint                 ruff and mypy
+#   make clean                remove what the above made
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PEERS := tests/peers
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+ARGS ?=
+
+.PHONY: help venv demo test lint clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+# --- the environment ------------------------------------------------------------------------------
+
+venv: $(VENV)/.made
+
+# Debian and Ubuntu ship venv apart from Python, as pythonX.Y-venv.
+$(VENV)/.made:
+	@chosen=
+	for candidate in $(PYTHON) python3 python3.13 python3.12 python3.11; do
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+	        chosen=$$candidate; break
+	    fi
+	done
+	if [ -z "$$chosen" ]; then
+	    echo "wsframe needs Python 3.11 or newer; none of '$(strip $(PYTHON) python3 python3.13 python3.12 python3.11)' is." >&2
+	    echo "Install one, or name it: make PYTHON=/path/to/python venv" >&2
+	    exit 1
+	fi
+	if ! "$$chosen" -c 'import ensurepip, venv' 2>/dev/null; then
+	    package=$$("$$chosen" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+	    if [ "$$(id -u)" = 0 ]; then sudo=; else sudo="sudo -n"; fi
+	    if ! command -v apt-get >/dev/null || ! $$sudo true 2>/dev/null; then
+	        echo "$$chosen cannot make virtual environments: its venv module is not installed." >&2
+	        echo "Run this, then make again: sudo apt-get install $$package" >&2
+	        exit 1
+	    fi
+	    echo "installing $$package"
+	    $$sudo apt-get -qq update || true
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$$package" </dev/null
+	fi
+	rm -rf $(VENV)
+	"$$chosen" -m venv $(VENV)
+	echo "$(VENV): $$($(BIN)/python --version)"
+	touch $@
+
+$(VENV)/.runtime: $(VENV)/.made pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.runtime
+	$(PIP) --editable '.[lint]'
+	@touch $@
+
+# Without npm the tests that need a Node peer or a browser skip themselves; CI must have it.
+$(PEERS)/node_modules/.made: $(PEERS)/package.json $(PEERS)/package-lock.json
+	@if (cd $(PEERS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error); then
+	    touch $@
+	elif [ "$${CI:-}" = true ]; then
+	    exit 1
+	else
+	    echo "npm could not install the peers in $(PEERS); the tests that need them are skipped" >&2
+	fi
+
+# --- the verbs ------------------------------------------------------------------------------------
+
+demo: $(VENV)/.runtime
+	@exec $(BIN)/python -m wsframe.services.demo
+
+# The peers come after the system packages, which bring npm.
+test: $(VENV)/.test
+	@scripts/test-system-packages
+	$(MAKE) --no-print-directory --silent $(PEERS)/node_modules/.made
+	$(BIN)/coverage erase
+	status=0
+	$(BIN)/coverage run -m pytest $(ARGS) || status=$$?
+	if $(BIN)/coverage combine --quiet; then $(BIN)/coverage report; fi
+	exit $$status
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy wsframe twisted/plugins
+
+clean:
+	rm -rf .venv .venv313 build dist *.egg-info $(PEERS)/node_modules
+	rm -rf .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name .git -prune -o \( -name __pycache__ -o -name dropin.cache \) -print0 | xargs -0 rm -rf
+
+.ONESHELL:

@@ -1,0 +1,1 @@
+"""wsframe: WebSockets and proxy tunnels for Twisted."""

@@ -1,0 +1,119 @@
+"""Deferreds that can be awaited from Twisted coroutines and from asyncio tasks alike.
+
+A plain Deferred cannot be awaited in an asyncio task: the task gets an object that it does not
+know. `Awaitable` looks who is driving the coroutine that awaits it, and gives an asyncio task a
+future. Both kinds of coroutine may run under the asyncio reactor, even one inside the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Awaitable as AwaitableABC
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Final, TypeVar, cast
+
+from twisted.internet import defer
+from twisted.python.failure import Failure
+
+__all__ = ["Awaitable", "failed", "fired", "quiet_errback", "run"]
+
+T = TypeVar("T")
+
+_TWISTED_DRIVER: Final = getattr(defer, "_inlineCallbacks").__code__  # noqa: B009 - private
+
+
+def _driving_task() -> asyncio.Task[Any] | None:
+    """Return the asyncio task that drives the running coroutine, None when Twisted does.
+
+    The frames from here outwards are those of the coroutines that await each other, and then the
+    driver's: either Twisted's trampoline, or the frame of the task's own coroutine is met first.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no asyncio loop is running
+        return None
+    if task is None:
+        return None
+    outermost = getattr(task.get_coro(), "cr_frame", None)
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame is outermost:
+            return task
+        if frame.f_code is _TWISTED_DRIVER:
+            return None
+        frame = cast(Any, frame.f_back)
+    return None
+
+
+class Awaitable(defer.Deferred[T]):
+    """A Deferred that an asyncio task may await, too.
+
+    Cancelling that task cancels the Deferred. In all else it is a Deferred.
+    """
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if (not self.called or self.paused) and _driving_task() is not None:
+            return self.asFuture(asyncio.get_running_loop()).__await__()
+        return self.__iter__()
+
+
+def fired(value: T) -> Awaitable[T]:
+    """Return an `Awaitable` that already has a result."""
+    result: Awaitable[T] = Awaitable()
+    result.callback(value)
+    return result
+
+
+def failed(error: BaseException) -> Awaitable[Any]:
+    """Return an `Awaitable` that already has failed."""
+    result: Awaitable[Any] = Awaitable()
+    result.errback(Failure(error))
+    return result
+
+
+def run(function: Callable[..., object], *args: object) -> Awaitable[Any]:
+    """Call a function that may be a coroutine function, or return a Deferred or other awaitable.
+
+    The Deferred returned fires with the final result, or fails with what was raised. A coroutine
+    function is run, never silently dropped. Cancelling reaches the innermost wait.
+    """
+    result: Awaitable[Any] = Awaitable(lambda _: inner.cancel())
+    inner: defer.Deferred[Any] = defer.maybeDeferred(_start, function, args)
+    inner.addBoth(_pass_on, result)
+    return result
+
+
+def _start(function: Callable[..., object], args: tuple[object, ...]) -> object:
+    outcome = function(*args)
+    if inspect.iscoroutine(outcome):
+        return defer.Deferred.fromCoroutine(cast(Coroutine[Any, Any, object], outcome))
+    if isinstance(outcome, defer.Deferred):
+        return outcome
+    if asyncio.isfuture(outcome):
+        return defer.Deferred.fromFuture(outcome)
+    if inspect.isawaitable(outcome):
+        return defer.Deferred.fromCoroutine(_await(outcome))
+    return outcome
+
+
+async def _await(awaitable: AwaitableABC[T]) -> T:
+    return await awaitable
+
+
+def _pass_on(outcome: object, target: Awaitable[Any]) -> None:
+    if not target.called:
+        target.callback(outcome)
+
+
+def quiet_errback(deferred: defer.Deferred[Any], failure: Failure) -> None:
+    """Fail a Deferred that nobody may be listening to, without a log entry when nobody is.
+
+    Twisted's own way to say "the failure was seen" is private; it does the same when a Deferred
+    is awaited.
+    """
+    deferred.errback(failure)
+    debug_info = getattr(deferred, "_debugInfo", None)
+    if debug_info is not None and not deferred.callbacks:
+        debug_info.failResult = None

@@ -1,0 +1,391 @@
+"""One open WebSocket: send, receive, iterate, ping, close, with backpressure both ways."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections import deque
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from wsframe.awaiting import Awaitable, failed, fired
+from wsframe.core import frames
+from wsframe.core.closing import check_close
+from wsframe.core.http import Request, Response
+from wsframe.errors import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    ReceiveTimeout,
+    SendBufferFull,
+)
+from wsframe.protocol import Wire
+
+__all__ = ["Connection", "Message", "State", "broadcast"]
+
+Message = str | bytes
+"""A message: str is a text message, bytes a binary one."""
+
+_RESUME_PART: Final = 4
+"""Reading resumes when the receive queue has drained to this part of its limit: often enough that
+the peer does not stall, seldom enough that pausing is not done for every message."""
+
+
+class State(enum.Enum):
+    """Where a connection is in its life."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Connection:
+    """An open WebSocket, client's or server's; made by `connect`, `serve` and the services.
+
+    Every method that takes time returns a Deferred that can be awaited, in Twisted coroutines and
+    in asyncio tasks alike.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_closed_waiters",
+        "_latency",
+        "_id",
+        "_messages",
+        "_outcome",
+        "_pings",
+        "_receiver",
+        "_senders",
+        "_waiting_bytes",
+        "_wire",
+    )
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._id: UUID | None = None
+        self._messages: deque[tuple[bytes, bool]] = deque()
+        self._bytes = 0
+        self._receiver: Awaitable[Message] | None = None
+        self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = deque()
+        self._waiting_bytes = 0
+        self._pings: dict[bytes, tuple[float, Awaitable[float]]] = {}
+        self._latency: float | None = None
+        self._outcome: ConnectionClosed | None = None
+        self._closed_waiters: list[Awaitable[ConnectionClosed]] = []
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def id(self) -> UUID:
+        """A random identifier of this connection, for logs and registries."""
+        if self._id is None:
+            self._id = uuid4()
+        return self._id
+
+    @property
+    def state(self) -> State:
+        """OPEN, CLOSING once a Close frame was sent or received, CLOSED once TCP has ended."""
+        if self._outcome is not None:
+            return State.CLOSED
+        return State.OPEN if self._wire.can_send else State.CLOSING
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the Close frame that began the end (1005: none in it, 1006: no frame).
+
+        None while the connection is open.
+        """
+        return None if self.state is State.OPEN else self._end().code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason of that Close frame; None while the connection is open."""
+        return None if self.state is State.OPEN else self._end().reason
+
+    @property
+    def latency(self) -> float | None:
+        """The last round trip measured, by the keepalive or by `ping`, in seconds; None before."""
+        return self._wire.latency if self._latency is None else self._latency
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol agreed on, None for none."""
+        return self._wire.subprotocol
+
+    @property
+    def principal(self) -> str | None:
+        """On a server: whom `process_request` recognised, None for nobody."""
+        return self._wire.principal
+
+    @property
+    def request(self) -> Request:
+        """The opening handshake's request, as sent or received."""
+        return self._wire.request
+
+    @property
+    def response(self) -> Response:
+        """The opening handshake's answer: on a server what `process_request` added to it."""
+        return self._wire.response
+
+    @property
+    def peer(self) -> str:
+        """The peer's address, such as "tcp4:192.0.2.1:443"; the proxy's where there is one."""
+        return self._wire.peer or "unknown"
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} with {self.peer}, {self.state.value}>"
+
+    # ---------------------------------------------------------------- sending
+
+    def send(self, message: Message | bytearray | memoryview) -> Awaitable[None]:
+        """Send a message: str as text, bytes as binary.
+
+        Fires when the message is with the transport, which is at once unless its buffer (64 KiB)
+        is full: then this waits for the peer to read. Calls are served in order. Cancelling a
+        call that waits takes its message out.
+
+        Fails with `ConnectionClosed` when the connection is not open (a message that still waited
+        was not sent), and with `SendBufferFull` when more than `options.send_buffer` bytes wait.
+        Raises TypeError for anything but text and bytes.
+        """
+        if isinstance(message, str):
+            payload, is_binary = message.encode(), False
+        elif isinstance(message, bytes | bytearray | memoryview):
+            payload, is_binary = bytes(message), True
+        else:
+            raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+        wire = self._wire
+        if not wire.can_send:
+            return failed(self._end())
+        if not wire.blocked and not self._senders:
+            wire.send_message(payload, is_binary)
+            return fired(None)
+        if self._waiting_bytes + len(payload) > wire.options.send_buffer and self._senders:
+            return failed(SendBufferFull(f"{self._waiting_bytes} bytes wait to be sent already"))
+        waiting: Awaitable[None] = Awaitable(self._forget_sender)
+        self._senders.append((payload, is_binary, waiting))
+        self._waiting_bytes += len(payload)
+        return waiting
+
+    def _forget_sender(self, cancelled: Any) -> None:
+        self._senders = deque(entry for entry in self._senders if entry[2] is not cancelled)
+        self._waiting_bytes = sum(len(payload) for payload, _, _ in self._senders)
+
+    def unblocked(self) -> None:
+        """From the protocol: the transport takes more; the calls that wait go on."""
+        while self._senders and not self._wire.blocked and self._wire.can_send:
+            payload, is_binary, waiting = self._senders.popleft()
+            self._waiting_bytes -= len(payload)
+            self._wire.send_message(payload, is_binary)
+            waiting.callback(None)
+
+    def ping(self, payload: bytes | None = None) -> Awaitable[float]:
+        """Send a ping; fires with the round trip in seconds when its pong arrives.
+
+        `payload` is at most 125 bytes; None takes random ones. The pong of a later ping answers
+        the earlier ones, too (RFC 6455 §5.5.3). Cancelling stops the wait.
+
+        Fails with `ConnectionClosed` when the connection closes before, and with
+        `ConcurrencyError` for a payload that is already waited for, or when
+        `options.pending_pings` are.
+        """
+        if payload is None:
+            payload = os.urandom(8)
+        if not isinstance(payload, bytes):
+            raise TypeError(f"a ping's payload is bytes, not {type(payload).__name__}")
+        if len(payload) > 125:
+            raise ValueError(f"a ping's payload has at most 125 bytes, not {len(payload)}")
+        if not self._wire.can_send:
+            return failed(self._end())
+        if payload in self._pings or len(self._pings) >= self._wire.options.pending_pings:
+            return failed(ConcurrencyError("too many pings, or this very one, wait for a pong"))
+        ponged: Awaitable[float] = Awaitable(lambda _: self._pings.pop(payload, None))
+        self._pings[payload] = (self._wire.now(), ponged)
+        self._wire.send_ping(payload)
+        return ponged
+
+    def pong_received(self, payload: bytes) -> None:
+        """From the protocol: a pong came."""
+        if payload not in self._pings:
+            return
+        now = self._wire.now()
+        for sent_payload in list(self._pings):
+            sent, ponged = self._pings.pop(sent_payload)
+            if sent_payload == payload:
+                self._latency = now - sent
+            ponged.callback(now - sent)
+            if sent_payload == payload:
+                return
+
+    # ---------------------------------------------------------------- receiving
+
+    def recv(self, timeout: float | None = None) -> Awaitable[Message]:
+        """Receive the next message: fires with str for text, bytes for binary.
+
+        `timeout` is seconds, None waits for ever; when it passes, this fails with
+        `ReceiveTimeout` and no message is lost, and so it is when the call is cancelled.
+
+        What was received before the end is delivered first; then this fails with
+        `ConnectionClosed`. A second call while one waits fails with `ConcurrencyError`.
+        """
+        if self._receiver is not None:
+            return failed(ConcurrencyError("another recv is waiting on this connection"))
+        if self._messages:
+            return fired(self._take())
+        if self._outcome is not None:
+            return failed(self._end())
+        receiver: Awaitable[Message] = Awaitable(self._forget_receiver)
+        self._receiver = receiver
+        if timeout is not None:
+            call = self._wire.reactor.callLater(max(0.0, timeout), self._receive_timed_out, receiver)
+            receiver.addBoth(_cancel_call, call)
+        return receiver
+
+    def _receive_timed_out(self, receiver: Awaitable[Message]) -> None:
+        self._receiver = None
+        receiver.errback(Failure(ReceiveTimeout("no message arrived in time")))
+
+    def _forget_receiver(self, _: Any) -> None:
+        self._receiver = None
+
+    def _take(self) -> Message:
+        payload, is_binary = self._messages.popleft()
+        self._bytes -= len(payload)
+        options = self._wire.options
+        if (
+            len(self._messages) <= options.receive_queue // _RESUME_PART
+            and self._bytes <= options.receive_buffer // _RESUME_PART
+        ):
+            self._wire.resume_reading()
+        return payload if is_binary else payload.decode()
+
+    def message_received(self, payload: bytes, is_binary: bool) -> None:
+        """From the protocol: a message came. It goes to who waits, or into the queue."""
+        if not self._wire.can_send:
+            # This side has begun to close: like a browser's, its application hears no more.
+            return
+        receiver = self._receiver
+        if receiver is not None:
+            self._receiver = None
+            receiver.callback(payload if is_binary else payload.decode())
+            return
+        self._messages.append((payload, is_binary))
+        self._bytes += len(payload)
+        options = self._wire.options
+        if len(self._messages) >= options.receive_queue or self._bytes >= options.receive_buffer:
+            self._wire.pause_reading()
+
+    def __aiter__(self) -> Connection:
+        """Iterate over the messages; ends when the connection closes normally.
+
+        Raises `ConnectionClosedError` when it closes otherwise.
+        """
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return await self.recv()
+        except ConnectionClosedOK:
+            raise StopAsyncIteration from None
+
+    # ---------------------------------------------------------------- closing
+
+    def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
+        """Close the connection; fires when TCP has ended, within `options.close_timeout` seconds.
+
+        `code` is 1000 to 1003, 1007 to 1014, or 3000 to 4999; `reason` has at most 123 bytes in
+        UTF-8. Does nothing more on a connection that closes already, and never fails. Messages
+        that came before are still there for `recv`; later ones are dropped.
+
+        Raises TypeError and ValueError for a code or reason that may not be sent.
+        """
+        encoded = check_close(code, reason)
+        self._wire.start_close(code, encoded)
+        self._fail_senders()
+        done: Awaitable[None] = Awaitable()
+        self.when_closed().addCallback(lambda _: done.called or done.callback(None))
+        return done
+
+    def abort(self) -> None:
+        """End TCP at once, without a Close frame; what waits to be sent is lost."""
+        self._wire.abort("local", "aborted")
+
+    def when_closed(self) -> Awaitable[ConnectionClosed]:
+        """Return a Deferred that fires with the outcome (as a value) when TCP has ended."""
+        if self._outcome is not None:
+            return fired(self._end())
+        waiter: Awaitable[ConnectionClosed] = Awaitable(self._forget_waiter)
+        self._closed_waiters.append(waiter)
+        return waiter
+
+    def _forget_waiter(self, cancelled: Any) -> None:
+        self._closed_waiters.remove(cancelled)
+
+    def _end(self) -> ConnectionClosed:
+        """Return a new exception: one that is raised twice would grow its traceback for ever."""
+        outcome = self._outcome or self._wire.outcome
+        return type(outcome)(outcome.code, outcome.reason, by=outcome.by, clean=outcome.clean)
+
+    def _fail_senders(self) -> None:
+        senders, self._senders = self._senders, deque()
+        self._waiting_bytes = 0
+        for _, _, waiting in senders:
+            waiting.errback(Failure(self._end()))
+
+    def closed(self, outcome: ConnectionClosed) -> None:
+        """From the protocol: the transport is gone."""
+        self._outcome = outcome
+        self._fail_senders()
+        pings, self._pings = self._pings, {}
+        for _, ponged in pings.values():
+            ponged.errback(Failure(self._end()))
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.errback(Failure(self._end()))
+        waiters, self._closed_waiters = self._closed_waiters, []
+        for waiter in waiters:
+            waiter.callback(self._end())
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close: with 1000, or with 1011 when the block ended with an exception."""
+        await self.close(1000 if kind is None else 1011)
+
+
+def _cancel_call(result: Any, call: IDelayedCall) -> Any:
+    if call.active():
+        call.cancel()
+    return result
+
+
+def broadcast(connections: Iterable[Connection], message: Message) -> None:
+    """Send one message to many connections of a server, without waiting for any of them.
+
+    Connections that are closing are passed over. The frame is built once; a connection whose peer
+    reads too slowly, so that `options.send_buffer` would be exceeded, is closed with 1008 and the
+    others go on.
+
+    Raises TypeError for anything but str and bytes.
+    """
+    if isinstance(message, str):
+        payload, opcode = message.encode(), frames.TEXT
+    elif isinstance(message, bytes):
+        payload, opcode = message, frames.BINARY
+    else:
+        raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+    frame = frames.frame_head(opcode, len(payload)) + payload
+    for connection in list(connections):
+        if connection._wire.can_send:
+            connection._wire.send_frame(frame)

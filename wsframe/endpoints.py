@@ -1,0 +1,483 @@
+"""The client endpoints: the links of the chain that ends in an open WebSocket.
+
+    HostnameEndpoint ─▶ HTTPConnectEndpoint ─▶ TLSEndpoint ─▶ WebSocketEndpoint
+
+Each link is an `IStreamClientEndpoint` over the one before it, and keeps four promises: its
+Deferred fires only when its own handshake is complete; on failure, timeout and cancellation the
+transport is aborted and nothing is left; the protocol inside is built only after success; and the
+failure is an `OpenError` that says its phase.
+
+The links are public: any Twisted protocol can be carried through an `HTTPConnectEndpoint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import DNSLookupError, UserError
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from wsframe.awaiting import Awaitable
+from wsframe.connection import Connection
+from wsframe.core.http import HeadersLike
+from wsframe.core.http_connect import HTTPConnect
+from wsframe.core.proxy import Proxy, ProxySettings
+from wsframe.core.uri import WebSocketURI, format_host_port
+from wsframe.errors import (
+    BadProxyAnswer,
+    ConnectionClosed,
+    NameLookupFailed,
+    OpenCancelled,
+    OpenError,
+    OpenTimeout,
+    Phase,
+    TCPConnectFailed,
+    TLSFailed,
+)
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+from wsframe.protocol import ConnectionClientFactory, Listener, Wire
+
+__all__ = ["ConnectionProtocol", "HTTPConnectEndpoint", "TLSEndpoint", "WebSocketEndpoint"]
+
+_ABSURD: Final = 366 * 24 * 3600
+"""Seconds; given to Twisted as its own timeout for each address, where our deadline decides."""
+
+
+def with_deadline(
+    reactor: IReactorTime, attempt: Deferred[Any], seconds: float | None
+) -> Deferred[Any]:
+    """Cancel the attempt after so many seconds (None: never); then it fails with `OpenTimeout`."""
+    if seconds is None:
+        return attempt
+    timed_out = False
+
+    def give_up() -> None:
+        nonlocal timed_out
+        timed_out = True
+        attempt.cancel()
+
+    call: IDelayedCall = reactor.callLater(seconds, give_up)
+
+    def done(result: object) -> object:
+        if call.active():
+            call.cancel()
+        if timed_out and isinstance(result, Failure):
+            phase = getattr(result.value, "phase", None)
+            waited = f" in phase {phase}" if phase else ""
+            text = f"not open after {seconds:g} s{waited}"
+            return Failure(OpenTimeout(text, phase=phase))
+        return result
+
+    return attempt.addBoth(done)
+
+
+class HostEndpoint:
+    """The first link: TCP to a host by name or address, as Twisted's `HostnameEndpoint` does it.
+
+    Its failures are `NameLookupFailed`, `TCPConnectFailed` and, when cancelled, `OpenCancelled`.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        self._endpoint = HostnameEndpoint(reactor, host, port, timeout=_ABSURD)
+        self._where = format_host_port(host, port)
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fires with the protocol that the factory built."""
+        cancelled = False
+
+        def cancel(_: Deferred[IProtocol]) -> None:
+            nonlocal cancelled
+            cancelled = True
+            attempt.cancel()
+
+        def failed(failure: Failure) -> Failure:
+            error = failure.value
+            phase: Phase = "dns" if isinstance(error, DNSLookupError | UnicodeError) else "tcp"
+            if cancelled:
+                return Failure(OpenCancelled(f"cancelled, {self._where}", phase=phase))
+            if phase == "dns":
+                return Failure(NameLookupFailed(f"no address for {self._where}"))
+            text = f"{self._where}: {failure.getErrorMessage().rstrip('.')}"
+            return Failure(TCPConnectFailed(text))
+
+        result: Deferred[IProtocol] = Deferred(cancel)
+        attempt = self._endpoint.connect(factory)
+        attempt.addErrback(failed).addBoth(result.callback)
+        return result
+
+
+class _Link(Protocol):
+    """A protocol that shakes hands, and then hands its transport to the protocol inside.
+
+    A subclass gives `begin`, `advance` (bytes in; the leftover bytes out once done, None before)
+    and `ended` (the error for a transport that is lost too early).
+    """
+
+    phase: Phase
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+        self._inner: IProtocol | None = None
+        self._finished = False
+        self.result: Deferred[IProtocol] = Deferred(self._cancel)
+
+    def begin(self) -> None:
+        """Send what begins the handshake."""
+
+    def advance(self, data: bytes) -> bytes | None:
+        """Take bytes in."""
+        raise NotImplementedError
+
+    def ended(self, reason: Failure) -> Exception:
+        """Return the error for a loss during the handshake."""
+        raise NotImplementedError
+
+    def connectionMade(self) -> None:
+        self.begin()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._inner is not None:
+            self._inner.dataReceived(data)
+        elif not self._finished:
+            try:
+                leftover = self.advance(data)
+            except OpenError as error:
+                self.fail(error)
+                return
+            if leftover is not None:
+                self.succeed(leftover)
+
+    def succeed(self, leftover: bytes) -> None:
+        """Build the protocol inside; the bytes that came already are its first."""
+        transport = cast(ITransport, self.transport)
+        inner = self._factory.buildProtocol(cast(IAddress, transport.getPeer()))
+        if inner is None:
+            self.fail(OpenError("the factory built no protocol", phase=self.phase))
+            return
+        self._finished = True
+        self._inner = inner
+        inner.makeConnection(transport)
+        self.result.callback(inner)
+        if leftover:
+            inner.dataReceived(leftover)
+
+    def fail(self, error: Exception) -> None:
+        """Fail once, and abort."""
+        if self._finished:
+            return
+        self._finished = True
+        if self.transport is not None:
+            cast(Any, self.transport).abortConnection()
+        self.result.errback(Failure(error))
+
+    def _cancel(self, _: Deferred[IProtocol]) -> None:
+        self.fail(OpenCancelled(f"cancelled in phase {self.phase}", phase=self.phase))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        elif not self._finished:
+            self.fail(self.ended(reason))
+
+
+def _connect_link(
+    endpoint: IStreamClientEndpoint, link: _Link, wrap: Callable[[Factory], IProtocolFactory] | None
+) -> Deferred[IProtocol]:
+    """Connect the link over the endpoint; fires when the link's handshake is complete."""
+    factory = Factory.forProtocol(lambda: link)
+    factory.noisy = False
+    below: Deferred[IProtocol] = endpoint.connect(wrap(factory) if wrap else factory)
+
+    def cancel(_: Deferred[IProtocol]) -> None:
+        if below.called:
+            link.result.cancel()
+        else:
+            below.cancel()
+
+    result: Deferred[IProtocol] = Deferred(cancel)
+    below.addCallback(lambda _: link.result)
+    below.addBoth(result.callback)
+    return result
+
+
+class _ConnectLink(_Link):
+    phase = "proxy"
+
+    def __init__(self, factory: IProtocolFactory, handshake: HTTPConnect, proxy: Proxy) -> None:
+        super().__init__(factory)
+        self._handshake = handshake
+        self._proxy = str(proxy)
+
+    def begin(self) -> None:
+        cast(ITransport, self.transport).write(self._handshake.request)
+
+    def advance(self, data: bytes) -> bytes | None:
+        return self._handshake.receive(data)
+
+    def ended(self, reason: Failure) -> Exception:
+        # The end of the connection may be what completes a refusal; it never opens a tunnel.
+        try:
+            self._handshake.receive(b"")
+        except OpenError as error:
+            return error
+        return BadProxyAnswer(f"{self._proxy}: the connection ended", proxy=self._proxy)
+
+
+@implementer(IStreamClientEndpoint)
+class HTTPConnectEndpoint:
+    """Connects to a host through an HTTP proxy, with CONNECT (RFC 9110 §9.3.6).
+
+    `proxy` is a URL such as "http://user:password@proxy:3128" or a `Proxy`; its credentials are
+    sent to the proxy alone (Basic). `host` and `port` are the target's; the proxy resolves the
+    name. `headers` are added to the CONNECT. `timeout` is seconds for everything, None leaves
+    it to the caller. `endpoint` is what reaches the proxy; None is TCP to its address.
+
+    Raises `InvalidProxy` or `InvalidHeader` when made; `connect` fails with an `OpenError`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        proxy: str | Proxy,
+        host: str,
+        port: int,
+        *,
+        headers: HeadersLike = (),
+        timeout: float | None = 30.0,
+        endpoint: IStreamClientEndpoint | None = None,
+        options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+    ) -> None:
+        self._reactor = reactor
+        self._proxy = proxy if isinstance(proxy, Proxy) else Proxy.parse(proxy)
+        self._target = (host, port)
+        self._headers = headers
+        self._timeout = timeout
+        self._options = options
+        self._endpoint = endpoint or HostEndpoint(reactor, self._proxy.host, self._proxy.port)
+        self._handshake()  # what is wrong with the arguments is said now
+
+    def _handshake(self) -> HTTPConnect:
+        return HTTPConnect(
+            self._proxy,
+            *self._target,
+            headers=self._headers,
+            max_head=self._options.max_head_size,
+            max_body=self._options.max_refusal_body,
+        )
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Open the tunnel; fires with the protocol that the factory built, connected through it."""
+        link = _ConnectLink(factory, self._handshake(), self._proxy)
+        attempt = _connect_link(cast(IStreamClientEndpoint, self._endpoint), link, None)
+        return with_deadline(self._reactor, attempt, self._timeout)
+
+    def __repr__(self) -> str:
+        return f"<HTTPConnectEndpoint {format_host_port(*self._target)} through {self._proxy}>"
+
+
+@implementer(IHandshakeListener)
+class _TLSLink(_Link):
+    phase = "tls"
+
+    def handshakeCompleted(self) -> None:
+        if not self._finished:
+            self.succeed(b"")
+
+    def advance(self, data: bytes) -> bytes | None:
+        raise TLSFailed("data before the end of the TLS handshake")
+
+    def ended(self, reason: Failure) -> Exception:
+        return TLSFailed(f"TLS handshake failed: {_tls_text(reason)}", phase=self.phase)
+
+
+def _tls_text(reason: Failure) -> str:
+    error = reason.value
+    if isinstance(error, VerificationError):
+        return "the certificate is not for this host name"
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return "; ".join(entry[-1] for entry in error.args[0])
+    return str(reason.getErrorMessage())
+
+
+@implementer(IStreamClientEndpoint)
+class TLSEndpoint:
+    """Speaks TLS over what another endpoint connects; fires when the handshake is complete.
+
+    Twisted's `wrapClientTLS` fires before it, and a wrong certificate comes as a lost connection.
+    `creator` says what is verified; see `twisted.internet.ssl.optionsForClientTLS`.
+
+    `connect` fails with `TLSFailed`, or as the endpoint below does.
+    """
+
+    def __init__(
+        self,
+        creator: IOpenSSLClientConnectionCreator,
+        endpoint: IStreamClientEndpoint,
+        *,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        self._creator = creator
+        self._endpoint = endpoint
+        self._clock = clock
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fires with the protocol that the factory built."""
+        return _connect_link(
+            self._endpoint,
+            _TLSLink(factory),
+            lambda inner: TLSMemoryBIOFactory(self._creator, True, inner, clock=self._clock),
+        )
+
+
+class ConnectionProtocol(Protocol):
+    """What a `WebSocketEndpoint` connects: a protocol with an open `connection`.
+
+    Its `connectionLost` is called when the connection has ended, with a Failure that holds the
+    `ConnectionClosed`. Messages are the connection's matter.
+    """
+
+    @property
+    def connection(self) -> Connection:
+        """The open connection."""
+        return cast(ConnectionTransport, self.transport).connection
+
+
+class ConnectionTransport:
+    """The transport of a `ConnectionProtocol`: it can end the connection, and no more."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def loseConnection(self) -> None:
+        """Begin the closing handshake."""
+        self.connection.close()
+
+    def abortConnection(self) -> None:
+        """End TCP at once."""
+        self.connection.abort()
+
+    def getPeer(self) -> str:
+        """Return the peer's address."""
+        return self.connection.peer
+
+
+@implementer(IStreamClientEndpoint)
+class WebSocketEndpoint:
+    """The last link, and the whole chain: connects to a WebSocket server and opens the WebSocket.
+
+    The arguments are those of `wsframe.connect`. `connect(factory)` takes a factory that builds
+    `ConnectionProtocol`s; `open()` gives the `Connection` itself.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        uri: WebSocketURI,
+        *,
+        headers: HeadersLike = (),
+        origin: str | None = None,
+        subprotocols: tuple[str, ...] = (),
+        proxies: ProxySettings | None = None,
+        tls: IOpenSSLClientConnectionCreator | None = None,
+        options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+    ) -> None:
+        self._reactor = reactor
+        self._uri = uri
+        self._handshake = {"headers": headers, "origin": origin, "subprotocols": subprotocols}
+        self._options = options
+        proxy = proxies.choose(uri) if proxies is not None else None
+        endpoint: Any
+        if proxy is None:
+            endpoint = HostEndpoint(reactor, uri.host, uri.port)
+        else:
+            endpoint = HTTPConnectEndpoint(
+                reactor, proxy, uri.host, uri.port, timeout=None, options=options
+            )
+        if uri.secure:
+            creator = tls if tls is not None else optionsForClientTLS(uri.host)
+            endpoint = TLSEndpoint(creator, endpoint, clock=reactor)
+        elif tls is not None:
+            raise ValueError("tls= is given, but a ws:// URI has no TLS; use wss://")
+        self._endpoint = endpoint
+
+    def open(self) -> Awaitable[Connection]:
+        """Open; fires with the `Connection`, within `options.open_timeout` seconds."""
+        opened: list[Connection] = []
+
+        def connection_of(wire: Wire) -> Listener:
+            opened.append(Connection(wire))
+            return opened[0]
+
+        factory = ConnectionClientFactory(
+            connection_of,
+            self._uri,
+            reactor=self._reactor,
+            options=self._options,
+            **cast(Any, self._handshake),
+        )
+        factory.noisy = False
+        protocols: list[Any] = []
+
+        def handshake(protocol: Any) -> Deferred[object]:
+            protocols.append(protocol)
+            return cast("Deferred[object]", protocol.is_open)
+
+        def cancel(_: Deferred[Connection]) -> None:
+            if protocols:
+                text = "cancelled in phase handshake"
+                protocols[0].fail_open(OpenCancelled(text, phase="handshake"))
+            else:
+                below.cancel()
+
+        below: Deferred[Any] = self._endpoint.connect(factory)
+        attempt: Deferred[Connection] = Deferred(cancel)
+        below.addCallback(handshake).addCallback(lambda _: opened[0]).addBoth(attempt.callback)
+        with_deadline(self._reactor, attempt, self._options.open_timeout)
+        result: Awaitable[Connection] = Awaitable(lambda _: attempt.cancel())
+        attempt.addBoth(_as_open_error).addBoth(result.callback)
+        return result
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[ConnectionProtocol]:
+        """Open; fires with the `ConnectionProtocol` that the factory built."""
+
+        def opened(connection: Connection) -> ConnectionProtocol:
+            address = cast(IAddress, self._uri)
+            protocol = cast("ConnectionProtocol | None", factory.buildProtocol(address))
+            if protocol is None:
+                connection.abort()
+                raise OpenError("the factory built no protocol", phase="handshake")
+            protocol.makeConnection(cast(ITransport, ConnectionTransport(connection)))
+            connection.when_closed().addCallback(lost, protocol)
+            return protocol
+
+        def lost(outcome: ConnectionClosed, protocol: ConnectionProtocol) -> None:
+            protocol.connectionLost(Failure(outcome))
+
+        return self.open().addCallback(opened)
+
+
+def _as_open_error(result: object) -> object:
+    """Let no cancellation out that does not say where it was."""
+    if isinstance(result, Failure) and result.check(CancelledError, UserError):
+        return Failure(OpenCancelled("cancelled"))
+    return result

@@ -1,0 +1,272 @@
+"""Every exception that wsframe raises.
+
+The tree, with the side that is to blame in the type rather than in the text::
+
+    WSFrameError
+    ├── InvalidURI (ValueError)             the URI given cannot be used
+    ├── InvalidHeader (ValueError)          a header, path or subprotocol given cannot be sent
+    ├── InvalidProxy (ValueError)           the proxy setting given cannot be used
+    ├── InvalidTokenFile (ValueError)       a token file is malformed or readable by others
+    ├── OpenError                           no connection came about; `phase` says where it ended
+    │   ├── NameLookupFailed                phase dns
+    │   ├── TCPConnectFailed                phase tcp
+    │   ├── TLSFailed                       phase tls or proxy-tls
+    │   ├── ProxyError                      phase proxy; carries the proxy, status, headers, body
+    │   │   ├── ProxyAuthRequired           407, and there were no credentials to answer with
+    │   │   ├── ProxyAuthRefused            407 in spite of the credentials
+    │   │   ├── ProxyRefused                any other status that is not 2xx
+    │   │   └── BadProxyAnswer              not HTTP, cut short, or over a limit
+    │   ├── HandshakeRefused                the server answered with a status other than 101
+    │   ├── BadHandshake                    the server answered 101, or something, that is not valid
+    │   ├── OpenTimeout (TimeoutError)      the deadline passed; `phase` is what it passed in
+    │   └── OpenCancelled                   the attempt was cancelled
+    ├── ConnectionClosed                    the WebSocket is closed; code, reason, who began
+    │   ├── ConnectionClosedOK              closed normally (1000, 1001, or without a code)
+    │   └── ConnectionClosedError           anything else
+    ├── ReceiveTimeout (TimeoutError)       recv(timeout) waited that long in vain; nothing is lost
+    ├── ConcurrencyError (RuntimeError)     two callers where only one can be served
+    ├── SendBufferFull                      more is waiting to be sent than the options allow
+    └── Reject                              raised by `process_request` to refuse a client
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+__all__ = [
+    "BadHandshake",
+    "BadProxyAnswer",
+    "ConcurrencyError",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "HandshakeRefused",
+    "InvalidHeader",
+    "InvalidProxy",
+    "InvalidTokenFile",
+    "InvalidURI",
+    "NameLookupFailed",
+    "OpenCancelled",
+    "OpenError",
+    "OpenTimeout",
+    "Phase",
+    "ProxyAuthRefused",
+    "ProxyAuthRequired",
+    "ProxyError",
+    "ProxyRefused",
+    "ReceiveTimeout",
+    "Reject",
+    "SendBufferFull",
+    "Side",
+    "TCPConnectFailed",
+    "TLSFailed",
+    "WSFrameError",
+]
+
+Phase = Literal["dns", "tcp", "proxy-tls", "proxy", "tls", "handshake"]
+"""The link of the chain of endpoints in which an attempt to open ended."""
+
+Side = Literal["local", "remote"]
+"""Which end of a connection did something: this one or the peer."""
+
+OK_CODES = frozenset({1000, 1001, 1005})
+"""Close codes of a normal end: done, going away, and a Close frame without a code."""
+
+
+def printable(text: str) -> str:
+    """Return a peer's text as it may stand in an error: what a terminal would obey is escaped."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+class WSFrameError(Exception):
+    """The root of all errors of wsframe."""
+
+
+class InvalidURI(WSFrameError, ValueError):
+    """The text is not a ws:// or wss:// URI that can be connected to."""
+
+
+class InvalidHeader(WSFrameError, ValueError):
+    """A header name or value, a path, or a subprotocol cannot be put into a handshake."""
+
+
+class InvalidProxy(WSFrameError, ValueError):
+    """The proxy setting cannot be used; the text says what would be right."""
+
+
+class InvalidTokenFile(WSFrameError, ValueError):
+    """A token file is malformed, or others than its owner may read it."""
+
+
+class OpenError(WSFrameError):
+    """No open WebSocket came about.
+
+    `phase` is the link of the chain in which the attempt ended, None when it is not known.
+    """
+
+    phase: Phase | None = None
+
+    def __init__(self, message: str, *, phase: Phase | None = None) -> None:
+        super().__init__(message)
+        if phase is not None:
+            self.phase = phase
+
+
+class NameLookupFailed(OpenError):
+    """The host name has no address, or the name service did not answer."""
+
+    phase = "dns"
+
+
+class TCPConnectFailed(OpenError):
+    """No address of the host accepted a TCP (or UNIX socket) connection."""
+
+    phase = "tcp"
+
+
+class TLSFailed(OpenError):
+    """The TLS handshake failed: certificate, host name, or protocol."""
+
+    phase = "tls"
+
+
+class ProxyError(OpenError):
+    """The proxy did not open the tunnel.
+
+    `proxy` is the proxy without its password, `status` the HTTP status of its answer (None when
+    there was none), `headers` and `body` what came with it; the body is cut at a limit.
+    """
+
+    phase = "proxy"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        proxy: str,
+        status: int | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+        body: bytes = b"",
+    ) -> None:
+        super().__init__(message)
+        self.proxy = proxy
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class ProxyAuthRequired(ProxyError):
+    """The proxy asks for credentials (407) and none were given."""
+
+
+class ProxyAuthRefused(ProxyError):
+    """The proxy asks for credentials (407) although some were sent."""
+
+
+class ProxyRefused(ProxyError):
+    """The proxy answered with a status that is neither 2xx nor 407."""
+
+
+class BadProxyAnswer(ProxyError):
+    """The proxy's answer is not HTTP, was cut short, or exceeds a limit."""
+
+
+class HandshakeRefused(OpenError):
+    """The server answered the opening handshake with a status other than 101.
+
+    `status`, `reason`, `headers` (pairs in the order received) and `body` (cut at
+    `ClientOptions.max_refusal_body` bytes) are the server's.
+    """
+
+    phase = "handshake"
+
+    def __init__(
+        self, status: int, reason: str, headers: tuple[tuple[str, str], ...], body: bytes
+    ) -> None:
+        super().__init__(f"server answered {status} {printable(reason)}".rstrip())
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.body = body
+
+
+class BadHandshake(OpenError):
+    """The server's answer to the opening handshake is not a valid one."""
+
+    phase = "handshake"
+
+
+class OpenTimeout(OpenError, TimeoutError):
+    """The connection was not open at the deadline; `phase` says what it was waiting for."""
+
+
+class OpenCancelled(OpenError):
+    """The attempt to open was cancelled; `phase` says what it was waiting for."""
+
+
+class ConnectionClosed(WSFrameError):
+    """The WebSocket is closed.
+
+    `code` and `reason` are those of the Close frame that began the closing handshake: 1005 when
+    that frame had no code, 1006 when there was no Close frame at all (RFC 6455 §7.1.5).
+    `by` is the side that began, None when neither did and the transport was just lost. `clean`
+    says whether both Close frames were seen (RFC 6455 §7.1.4).
+    """
+
+    def __init__(self, code: int, reason: str, *, by: Side | None, clean: bool) -> None:
+        who = {"local": "closed by this side", "remote": "closed by the peer", None: "lost"}[by]
+        text = f"{who} with code {code}"
+        if reason:
+            text += f": {reason!r}"
+        if by is not None and not clean:
+            text += " (closing handshake not completed)"
+        super().__init__(text)
+        self.code = code
+        self.reason = reason
+        self.by = by
+        self.clean = clean
+
+    @staticmethod
+    def of(code: int, reason: str, *, by: Side | None, clean: bool) -> ConnectionClosed:
+        """Return the subclass that fits the code."""
+        kind = ConnectionClosedOK if code in OK_CODES else ConnectionClosedError
+        return kind(code, reason, by=by, clean=clean)
+
+
+class ConnectionClosedOK(ConnectionClosed):
+    """The WebSocket ended normally: code 1000, 1001, or a Close frame without a code."""
+
+
+class ConnectionClosedError(ConnectionClosed):
+    """The WebSocket ended with any other code, or without a Close frame."""
+
+
+class ReceiveTimeout(WSFrameError, TimeoutError):
+    """No message arrived in the time given to `recv`; the next `recv` goes on from there."""
+
+
+class ConcurrencyError(WSFrameError, RuntimeError):
+    """Two calls wait where only one can be served, such as two `recv` on one connection."""
+
+
+class SendBufferFull(WSFrameError):
+    """The bytes that wait to be sent exceed the limit in the options; nothing was sent."""
+
+
+class Reject(WSFrameError):
+    """Raised by `process_request` to refuse an opening handshake.
+
+    `status` is an HTTP status of 300 or more, `body` the text of the answer (None: the
+    status' own phrase), `headers` are added to it.
+    """
+
+    def __init__(
+        self, status: int, body: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        if not 300 <= status <= 599:
+            raise ValueError(f"a refusal has a status from 300 to 599, not {status}")
+        super().__init__(f"refused with {status}")
+        self.status = status
+        self.body = body
+        self.headers = dict(headers or {})

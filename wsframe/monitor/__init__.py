@@ -1,0 +1,1 @@
+"""The machine monitor: agents report, a registry remembers, a page shows."""

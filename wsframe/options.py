@@ -1,0 +1,259 @@
+"""Every limit and wait of wsframe: its unit, its default, and the reason for that default.
+
+All options are frozen dataclasses. Times are in seconds, sizes in bytes. Where None is allowed
+its meaning is said. Values are checked when the object is made, so that a wrong one is an error
+where it was written and not hours later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from wsframe.core.http import check_header, check_token
+from wsframe.core.opening import parse_host, parse_origin
+from wsframe.errors import InvalidHeader
+
+__all__ = ["ClientOptions", "ConnectionOptions", "ReconnectOptions", "ServerOptions"]
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+_LONGEST: Final = 366 * 24 * 3600.0
+"""Seconds; a time beyond a year is a mistake in units, and select() loops overflow with it."""
+
+
+def _check_seconds(owner: object, *names: str, optional: tuple[str, ...] = ()) -> None:
+    for name in (*names, *optional):
+        value = getattr(owner, name)
+        if value is None and name in optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} is a number of seconds, not {value!r}")
+        if not 0 < value <= _LONGEST:  # NaN is neither
+            raise ValueError(f"{name} must be above 0 and at most a year of seconds, not {value}")
+
+
+def _check_counts(owner: object, *names: str, most: int | None = None) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} is a whole number, not {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+        if most is not None and value > most:
+            raise ValueError(f"{name} must be at most {most}, not {value}")
+
+
+def _check_flag(owner: object, name: str) -> None:
+    value = getattr(owner, name)
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {value!r}")
+
+
+def _check_header_value(owner: object, name: str) -> None:
+    value = getattr(owner, name)
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a text or None, not {value!r}")
+    try:
+        check_header("X", value)
+    except InvalidHeader:
+        raise InvalidHeader(f"{name} cannot be the value of a header: {value!r}") from None
+
+
+T = TypeVar("T")
+
+
+def _as_tuple(owner: object, name: str, kind: type[T]) -> tuple[T, ...]:
+    value = getattr(owner, name)
+    result = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (None,)
+    if not all(isinstance(item, kind) for item in result):
+        raise TypeError(f"{name} is a sequence of {kind.__name__}, not {value!r}")
+    object.__setattr__(owner, name, result)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionOptions:
+    """What holds for an open connection of either role."""
+
+    max_message_size: int = MIB
+    """Bytes of one received message, after decompression; a larger one is closed with 1009.
+    1 MiB is the default of `websockets` and of Autobahn's own advice; Autobahn's default is
+    unlimited, which is CVE-2026-44545."""
+
+    max_fragments: int = 1024
+    """Frames of one received message; more are closed with 1008. A sender that streams 1 MiB in
+    pieces of 1 KiB fits; a million empty fragments do not (CVE-2026-48779)."""
+
+    receive_queue: int = 64
+    """Messages that wait for `recv` before reading from the transport is paused. Enough to smooth
+    a burst, small enough that a slow reader's peer learns of it soon. What one read from the
+    transport brings (64 KiB) may exceed it once."""
+
+    receive_buffer: int = MIB
+    """Bytes that wait for `recv` before reading is paused: one message of the largest size."""
+
+    send_buffer: int = 4 * MIB
+    """Bytes that may wait to be sent. `send` waits long before (at Twisted's own 64 KiB); this
+    bounds what several waiting senders, or a broadcast, can add. A broadcast's subscriber that
+    exceeds it is closed with 1008 and loses nobody else anything."""
+
+    ping_interval: float | None = 20.0
+    """Seconds between keepalive pings; None sends none. Below the 30 to 60 s after which proxies
+    and address translators forget an idle connection; the default of `websockets`."""
+
+    ping_timeout: float | None = 20.0
+    """Seconds that a peer may be silent after a ping before the connection is given up; None
+    waits for ever. A dead peer is found within interval + timeout."""
+
+    close_timeout: float = 10.0
+    """Seconds for the closing handshake and the end of TCP after it; then TCP is aborted. The
+    default of `websockets`; Autobahn's 1 s cuts off peers on slow links."""
+
+    pending_pings: int = 16
+    """Calls of `ping()` that may wait for their pong at once. Each holds some bytes for as long
+    as the peer likes; nobody measures latency sixteen times over."""
+
+    def __post_init__(self) -> None:
+        _check_counts(
+            self,
+            "max_message_size",
+            "max_fragments",
+            "receive_queue",
+            "receive_buffer",
+            "send_buffer",
+            "pending_pings",
+        )
+        _check_seconds(self, "close_timeout", optional=("ping_interval", "ping_timeout"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions(ConnectionOptions):
+    """What holds for a connection that this side opens."""
+
+    open_timeout: float = 10.0
+    """Seconds from the first name look-up to the open WebSocket, over all links of the chain. The
+    default of `websockets`; one deadline, because a user waits for the whole."""
+
+    max_head_size: int = 16 * KIB
+    """Bytes of the head of an answer, the server's or a proxy's. h11's own default; nginx and
+    Apache send at most 8 KiB."""
+
+    max_refusal_body: int = 8 * KIB
+    """Bytes kept of the body of a refusal: enough for a message that explains, not for a page."""
+
+    user_agent: str | None = "wsframe"
+    """The User-Agent header; None sends none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_seconds(self, "open_timeout")
+        _check_counts(self, "max_head_size", "max_refusal_body")
+        _check_header_value(self, "user_agent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(ConnectionOptions):
+    """What holds for a server and the connections it accepts."""
+
+    subprotocols: tuple[str, ...] = ()
+    """Subprotocols spoken, the preferred first. The first of them that the client offers is
+    taken; a client that offers none of them is served without one (RFC 6455 §4.2.2)."""
+
+    origins: tuple[str, ...] = ()
+    """Origins of other sites whose pages may connect, such as "https://app.example.org"; "*"
+    admits every one. Pages of the server's own host need not be listed."""
+
+    hosts: tuple[str, ...] | None = None
+    """Host names this server is reached by, without a port. None: browsers are admitted by
+    address, by `localhost` and its subdomains, and any other client by any name; that stops DNS
+    rebinding (CVE-2019-13611) without configuration. Once given, every client must name one. An
+    IPv6 address is in brackets."""
+
+    require_origin: bool = False
+    """Whether a client without an Origin header (which no browser is) is refused."""
+
+    max_connections: int = 10_000
+    """Connections at a time; further ones are answered 503. Half of the 20,000 files that a
+    process may usually open, which leaves room to say no and for everything else."""
+
+    open_timeout: float = 10.0
+    """Seconds from accepting TCP to the end of the opening handshake, `process_request` included.
+    Holds off clients that drip a head byte by byte (slowloris)."""
+
+    max_head_size: int = 16 * KIB
+    """Bytes of the opening handshake's head; a larger one is answered 431. Browsers with many
+    cookies stay below 8 KiB; Node's and h11's limit is 16 KiB."""
+
+    max_head_count: int = 100
+    """Header fields in the opening handshake; more are answered 431. Apache's limit."""
+
+    drain_timeout: float = 10.0
+    """Seconds that `Server.close` gives its handlers to end after the Close frame; then they are
+    cancelled and TCP is aborted. Below the 30 s after which orchestrators kill."""
+
+    backlog: int = 1024
+    """Connections that the kernel queues for us, where the endpoint does not say its own. Twisted
+    takes 50, which loses clients when thousands reconnect at once; the kernel allows 4096."""
+
+    server_header: str | None = None
+    """The Server header of the answers; None sends none, so that nobody is told versions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_seconds(self, "open_timeout", "drain_timeout")
+        _check_counts(self, "max_connections", "max_head_size", "max_head_count")
+        _check_counts(self, "backlog", most=0x7FFFFFFF)  # what listen() can be told
+        _check_flag(self, "require_origin")
+        _check_header_value(self, "server_header")
+        for name in _as_tuple(self, "subprotocols", str):
+            check_token(name, "subprotocols: a name")
+        for origin in _as_tuple(self, "origins", str):
+            if origin != "*" and parse_origin(origin) is None:
+                raise InvalidHeader(
+                    f"origins: {origin!r} is not an origin such as https://example.org"
+                )
+        if self.hosts is not None:
+            for host in _as_tuple(self, "hosts", str):
+                parsed = parse_host(host)
+                if parsed is None or parsed[1] is not None:
+                    raise InvalidHeader(f"hosts: {host!r} is not a host name without a port")
+            if not self.hosts:
+                raise ValueError(
+                    "hosts is empty, so that nobody is admitted; None asks for no name"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconnectOptions:
+    """How long a client that stays connected waits between attempts."""
+
+    first_delay: float = 0.5
+    """Seconds: the largest wait after the first failure. Each wait is drawn evenly from zero to
+    the largest ("full jitter"), so that thousands of clients do not come back as one."""
+
+    factor: float = 2.0
+    """What the largest wait is multiplied by after each further failure."""
+
+    max_delay: float = 30.0
+    """Seconds: the largest wait of all. A service that is back is found within half a minute."""
+
+    stable_after: float = 10.0
+    """Seconds that a connection must have been open for the failures to be forgotten. A server
+    that accepts and drops at once is a failing server."""
+
+    def __post_init__(self) -> None:
+        _check_seconds(self, "first_delay", "max_delay", "stable_after")
+        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float):
+            raise TypeError(f"factor is a number, not {self.factor!r}")
+        if not 1 <= self.factor <= 10:
+            raise ValueError(f"factor must be from 1 to 10, not {self.factor!r}")
+
+
+DEFAULT_SERVER_OPTIONS: Final = ServerOptions()
+DEFAULT_CLIENT_OPTIONS: Final = ClientOptions()
+DEFAULT_RECONNECT_OPTIONS: Final = ReconnectOptions()

@@ -1,0 +1,282 @@
+"""The bridge from Autobahn's hooks to a `Listener`: where camelCase ends.
+
+`Wire` is what a `Connection` sees of its protocol, `Listener` what the protocol sees of the
+connection. Neither knows more of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from autobahn.websocket.protocol import WebSocketProtocol
+from autobahn.websocket.types import ConnectionRequest
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from wsframe.awaiting import run
+from wsframe.core import frames
+from wsframe.core.http import Headers, HeadersLike, Request, Response
+from wsframe.core.uri import WebSocketURI
+from wsframe.errors import ConnectionClosed, Reject
+from wsframe.options import ClientOptions, ServerOptions
+from wsframe.protocol.client import WebSocketClientFactory, WebSocketClientProtocol
+from wsframe.protocol.common import CommonProtocol
+from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol
+
+__all__ = [
+    "Accept",
+    "ConnectionClientFactory",
+    "ConnectionServerFactory",
+    "Listener",
+    "ProcessRequest",
+    "Wire",
+]
+
+_log = Logger(namespace="wsframe.server")
+
+
+class Accept:
+    """What `process_request` may return to admit a client and say more about it.
+
+    `principal` is the name that the client proved, None for nobody; it becomes
+    `Connection.principal`. `headers` are added to the answer.
+    """
+
+    __slots__ = ("headers", "principal")
+
+    def __init__(self, principal: str | None = None, headers: HeadersLike = ()) -> None:
+        self.principal = principal
+        self.headers = Headers(headers)
+
+
+ProcessRequest = Callable[[Request], object]
+"""Judges a request: returns None or an `Accept` to go on, a `Response` to answer with that, raises
+`Reject` to refuse; or an awaitable of these."""
+
+
+class Listener(Protocol):
+    """What a protocol tells the connection that it carries."""
+
+    def message_received(self, payload: bytes, is_binary: bool) -> None:
+        """A complete message came."""
+
+    def pong_received(self, payload: bytes) -> None:
+        """A pong came that is not for the keepalive."""
+
+    def unblocked(self) -> None:
+        """The send buffer is empty again."""
+
+    def closed(self, outcome: ConnectionClosed) -> None:
+        """The transport is gone; nothing follows."""
+
+
+class Wire(CommonProtocol):
+    """Mixed in before the role's protocol: everything goes to the listener, in snake_case.
+
+    It is all that a connection sees of its protocol; `peer`, `request`, `response`, `blocked`,
+    `pause_reading`, `resume_reading`, `start_close` and `abort` are inherited.
+    """
+
+    listener: Listener | None = None
+    principal: str | None = None
+    request: Request
+    response: Response
+
+    def opened(self) -> None:
+        """Set `listener`: messages may follow at once."""
+        raise NotImplementedError
+
+    @property
+    def can_send(self) -> bool:
+        """Whether messages can be sent: open, and no Close frame sent or received."""
+        return self.state == WebSocketProtocol.STATE_OPEN
+
+    @property
+    def outcome(self) -> ConnectionClosed:
+        """What the end is, as far as it is known."""
+        return self.closing.settle()
+
+    @property
+    def latency(self) -> float | None:
+        """The last keepalive round trip in seconds, None before the first."""
+        return self.keepalive.latency
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol agreed on."""
+        return cast("str | None", cast(Any, self).websocket_protocol_in_use)
+
+    @property
+    def reactor(self) -> IReactorTime:
+        """The reactor that timers run on."""
+        return cast(IReactorTime, self.factory.reactor)
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._now()
+
+    def send_message(self, payload: bytes, is_binary: bool) -> None:
+        """Send a message; the transport buffers it."""
+        self.sendMessage(payload, is_binary)
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a ping."""
+        self.sendFrame(frames.PING, payload)
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a frame that is complete already, and unmasked: servers only."""
+        self.sendData(frame)
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection: a Close frame with that code, then nothing more is read."""
+        self._fail_connection(code, reason)
+
+    def _onOpen(self) -> None:
+        super()._onOpen()
+        self.opened()
+
+    def _onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.listener is not None:
+            self.listener.message_received(payload, isBinary)
+
+    def _onPong(self, payload: bytes) -> None:
+        super()._onPong(payload)
+        if self.listener is not None:
+            self.listener.pong_received(payload)
+
+    def _onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self.listener is not None:
+            self.listener.closed(self.closing.settle())
+
+    def unblocked(self) -> None:
+        super().unblocked()
+        if self.listener is not None:
+            self.listener.unblocked()
+
+
+class ServerWire(Wire, WebSocketServerProtocol):
+    """The protocol of a connection that `serve` accepted."""
+
+    factory: ConnectionServerFactory
+    response: Response
+
+    def connectionMade(self) -> None:
+        self._deciding: Deferred[None] | None = None
+        super().connectionMade()
+
+    def connectionLost(self, *args: Any) -> None:
+        if self._deciding is not None:
+            self._deciding.cancel()
+        super().connectionLost(*args)
+
+    def admit(self, request: Request) -> None:
+        """Ask `process_request`; a WebSocket follows only when it lets the client through."""
+        process_request = self.factory.process_request
+        if process_request is None:
+            super().admit(request)
+            return
+        self._deciding = run(process_request, request)
+        self._deciding.addCallbacks(self._decided, self._undecided, callbackArgs=(request,))
+
+    def _decided(self, decision: object, request: Request) -> None:
+        self._deciding = None
+        self._answer_headers = Headers()
+        if isinstance(decision, Response):
+            self.refuse(decision, f"answered with {decision.status}")
+            return
+        if isinstance(decision, Accept):
+            self.principal = decision.principal
+            self._answer_headers = decision.headers
+        elif decision is not None:
+            _log.error("process_request returned {kind}, which is not an answer", kind=type(decision))
+            self.failHandshake("", 500)
+            return
+        super().admit(request)
+
+    def _undecided(self, failure: Failure) -> None:
+        self._deciding = None
+        error = failure.value
+        if isinstance(error, Reject):
+            _log.info("Refused {peer!r} with {status}", peer=self.peer, status=error.status)
+            response = Response.text(error.status, error.body, error.headers)
+            self.refuse(response, f"refused with {error.status}")
+        elif not self._discarding:
+            _log.failure("Error in process_request, peer {peer!r}", failure, peer=self.peer)
+            self.failHandshake("", 500)
+
+    def onConnect(self, request: ConnectionRequest) -> tuple[str | None, dict[str, list[str]]]:
+        """Autobahn: choose the subprotocol, the first of ours that the client offers."""
+        offered = set(request.protocols)
+        ours = self.factory.options.subprotocols
+        subprotocol = next((name for name in ours if name in offered), None)
+        headers: dict[str, list[str]] = {}
+        for name, value in getattr(self, "_answer_headers", Headers()).pairs:
+            headers.setdefault(name, []).append(value)
+        self.response = Response(101, [(n, v) for n, values in headers.items() for v in values])
+        return subprotocol, headers
+
+    def opened(self) -> None:
+        self.listener = self.factory.opened(self)
+
+
+class ConnectionServerFactory(WebSocketServerFactory):
+    """Builds the protocols of a server; `opened` is told of each open one.
+
+    `opened` takes the `Wire` and returns its `Listener`. `process_request` None admits everyone
+    whom the options admit.
+    """
+
+    protocol = ServerWire
+
+    def __init__(
+        self,
+        opened: Callable[[Wire], Listener],
+        *,
+        reactor: IReactorTime,
+        options: ServerOptions,
+        process_request: ProcessRequest | None = None,
+    ) -> None:
+        super().__init__(reactor=reactor, options=options)
+        self.opened = opened
+        self.process_request = process_request
+
+
+class ClientWire(Wire, WebSocketClientProtocol):
+    """The protocol of a connection that `connect` opens."""
+
+    factory: ConnectionClientFactory
+
+    def opened(self) -> None:
+        self.listener = self.factory.opened(self)
+
+
+class ConnectionClientFactory(WebSocketClientFactory):
+    """Builds the protocol of one client connection; `opened` as for a server."""
+
+    protocol = ClientWire
+
+    def __init__(
+        self,
+        opened: Callable[[Wire], Listener],
+        uri: WebSocketURI,
+        *,
+        headers: HeadersLike,
+        origin: str | None,
+        subprotocols: tuple[str, ...],
+        reactor: IReactorTime,
+        options: ClientOptions,
+    ) -> None:
+        super().__init__(reactor=reactor, options=options)
+        this = cast(Any, self)
+        this.isSecure, this.host, this.port, this.resource = (
+            uri.secure,
+            uri.host,
+            uri.port,
+            uri.target,
+        )
+        this.headers, this.origin, this.protocols = headers, origin, list(subprotocols)
+        this.openHandshakeTimeout = 0  # the deadline is the whole chain's
+        self.opened = opened

@@ -1,0 +1,195 @@
+"""The client's protocol and factory: a request built with care, an answer read within limits.
+
+The request is built by `core.opening` and the answer read by `core.http_answer`; Autobahn sees the
+head of a 101 only, and checks key, subprotocol and extensions.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any, cast
+
+from autobahn.twisted import websocket as autobahn
+from autobahn.websocket.types import ConnectionResponse
+from twisted.internet.interfaces import IConnector, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.python.failure import Failure
+
+from wsframe.awaiting import quiet_errback, run
+from wsframe.clock import global_reactor
+from wsframe.core.http import Request, Response
+from wsframe.core.http_answer import Answer, AnswerReader, BadAnswer
+from wsframe.core.opening import build_request
+from wsframe.errors import BadHandshake, HandshakeRefused, InvalidHeader, OpenError
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+from wsframe.protocol.common import CommonFactory, CommonProtocol
+
+__all__ = ["WebSocketClientFactory", "WebSocketClientProtocol", "connectWS"]
+
+
+class WebSocketClientProtocol(CommonProtocol, autobahn.WebSocketClientProtocol):  # type: ignore[misc]
+    """Autobahn's client protocol with wsframe's bounds; see the package's docstring.
+
+    `request` and `response` are the opening handshake's, once sent and received. `is_open` fails
+    with an `OpenError` when the WebSocket does not open; so `await protocol.is_open` never hangs.
+    """
+
+    request: Request | None = None
+    response: Response | None = None
+    factory: WebSocketClientFactory
+
+    def connectionMade(self) -> None:
+        """Twisted: the transport is connected."""
+        options = self.factory.options
+        self._answer = AnswerReader(
+            tunnel=False, max_head=options.max_head_size, max_body=options.max_refusal_body
+        )
+        super().connectionMade()
+
+    def _actuallyStartHandshake(self, request_options: Any) -> None:
+        """Autobahn: send the opening handshake."""
+        this = cast(Any, self)
+        self.websocket_key = base64.b64encode(os.urandom(16))
+        try:
+            self.request, raw = build_request(
+                host=request_options.host,
+                port=request_options.port,
+                secure=self.factory.isSecure,
+                target=request_options.resource,
+                key=self.websocket_key.decode(),
+                headers=request_options.headers or {},
+                origin=request_options.origin or None,
+                subprotocols=request_options.protocols or (),
+                extensions=[o.get_extension_string() for o in this.perMessageCompressionOffers],
+                user_agent=request_options.useragent or None,
+            )
+        except InvalidHeader as error:
+            self.fail_open(BadHandshake(f"the opening handshake cannot be sent: {error}"))
+            return
+        this.http_request_data = raw
+        self.sendData(raw)
+
+    def receive_opening(self, data: bytes) -> None:
+        """Read the answer; a 101 goes on to Autobahn, with the bytes that came behind it."""
+        try:
+            answer = self._answer.receive(data)
+        except BadAnswer as error:
+            self.fail_open(BadHandshake(f"the server's answer is not valid: {error}"))
+            return
+        if answer is None:
+            return
+        if not answer.switched:
+            self.fail_open(_refusal(answer))
+            return
+        self.response = Response(answer.status, answer.headers, reason=answer.reason)
+        # Autobahn reads a head of its own; this one has no byte that it could misread.
+        lines = ["HTTP/1.1 101 Switching Protocols"]
+        lines += [f"{name}: {value}" for name, value in answer.headers.pairs]
+        self.data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + answer.trailing
+        cast(Any, self).processHandshake()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted: the transport is gone; that may be how the answer ends."""
+        if self.open_error is None and self.response is None:
+            try:
+                answer = self._answer.receive(b"")
+            except BadAnswer:
+                answer = None
+            if answer is not None and not answer.switched:
+                self.open_error = _refusal(answer)
+        super().connectionLost(reason)
+
+    def failHandshake(self, reason: str) -> None:
+        """Autobahn: the server's answer is not what the request asked for."""
+        self.fail_open(BadHandshake(reason))
+
+    def fail_open(self, error: OpenError) -> None:
+        """Fail `is_open` with the error, and abort."""
+        self.open_error = error
+        cast(Any, self).wasNotCleanReason = str(error)
+        if not self.is_open.called:
+            quiet_errback(self.is_open, Failure(error))
+        self.dropConnection(abort=True)
+
+    def _onConnect(self, response: ConnectionResponse) -> Any:
+        """Autobahn: ask the application; what it raises stays here (it is not sent to the peer)."""
+        return run(self.onConnect, response).addErrback(self._connect_failed)
+
+    def _connect_failed(self, failure: Failure) -> Failure:
+        self.application_failed(failure)
+        return failure
+
+    def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
+        super()._fail_connection(code, reason)
+        if not self.is_open.called:
+            error = BadHandshake("the application did not accept the server's answer")
+            quiet_errback(self.is_open, Failure(error))
+
+
+def _refusal(answer: Answer) -> HandshakeRefused:
+    return HandshakeRefused(answer.status, answer.reason, answer.headers.pairs, answer.body)
+
+
+class WebSocketClientFactory(CommonFactory, autobahn.WebSocketClientFactory):  # type: ignore[misc]
+    """Autobahn's client factory with wsframe's defaults.
+
+    `options` are the limits; `reactor` None is the installed one. Autobahn's `proxy` argument is
+    refused: it authenticates nowhere and reads bytes before TLS. Connect through
+    `wsframe.HTTPConnectEndpoint`, or use `wsframe.connect(uri, proxies=...)`.
+    """
+
+    protocol = WebSocketClientProtocol
+    options: ClientOptions
+
+    def __init__(
+        self,
+        url: str | None = None,
+        origin: str | None = None,
+        protocols: list[str] | None = None,
+        useragent: str | None = None,
+        headers: dict[str, str] | None = None,
+        proxy: object = None,
+        *,
+        reactor: IReactorTime | None = None,
+        options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+    ) -> None:
+        if proxy is not None:
+            raise ValueError("proxy= is not supported; connect through an HTTPConnectEndpoint")
+        self.options = options
+        super().__init__(
+            url,
+            origin,
+            protocols,
+            useragent or options.user_agent,
+            headers,
+            reactor=reactor or global_reactor(),
+        )
+
+    def resetProtocolOptions(self) -> None:
+        """Autobahn: back to the defaults, which are those of `options`."""
+        super().resetProtocolOptions()
+        self.use_options(self.options)
+        cast(Any, self).openHandshakeTimeout = self.options.open_timeout
+
+
+def connectWS(
+    factory: WebSocketClientFactory,
+    contextFactory: Any = None,
+    timeout: float = 30,
+    bindAddress: tuple[str, int] | None = None,
+) -> IConnector:
+    """Autobahn: connect to the factory's URL; returns the connector.
+
+    `timeout` is seconds for TCP. For a `wss` URL the server's certificate is verified against its
+    host name, unless `contextFactory` says otherwise; Autobahn's own verifies nothing.
+    """
+    this = cast(Any, factory)
+    where = (this.host.strip("[]"), this.port, factory)
+    if this.isSecure:
+        context = contextFactory or optionsForClientTLS(where[0])
+        return cast(IConnector, this.reactor.connectSSL(*where, context, timeout, bindAddress))
+    return cast(IConnector, this.reactor.connectTCP(*where, timeout, bindAddress))
+
+

@@ -1,0 +1,388 @@
+"""The server: `serve()`, `WebSocketServerService`, and `WebSocketResource` for a `twisted.web` site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IListeningPort,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.web.http import Request as WebRequest
+from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from wsframe.awaiting import Awaitable, fired, run
+from wsframe.clock import global_reactor
+from wsframe.connection import Connection
+from wsframe.core.closing import check_close
+from wsframe.handling import Handler, handle
+from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
+from wsframe.protocol import ConnectionServerFactory, Listener, ProcessRequest, Wire
+
+__all__ = ["Listen", "Server", "Serving", "WebSocketResource", "WebSocketServerService", "serve"]
+
+_log = Logger(namespace="wsframe.server")
+
+Listen = str | IStreamServerEndpoint | Sequence[str | IStreamServerEndpoint]
+"""An endpoint description such as "tcp:8765:interface=127.0.0.1", an endpoint, or several."""
+
+
+class _Connections:
+    """The open connections of one server, each with its handler; they end together."""
+
+    def __init__(self, handler: Handler, options: ServerOptions, reactor: IReactorTime) -> None:
+        self._handler = handler
+        self._options = options
+        self._reactor = reactor
+        self._handling: dict[Connection, Awaitable[None]] = {}
+        self._drained: Deferred[None] | None = None
+        self._code: int | None = None
+
+    def opened(self, wire: Wire) -> Listener:
+        """From the protocol: a client's WebSocket is open."""
+        connection = Connection(wire)
+        # The handler starts in the next turn: the client must have our answer before a message,
+        # and the protocol its listener.
+        self._reactor.callLater(0, self._start, connection)
+        self._handling[connection] = fired(None)
+        return connection
+
+    def _start(self, connection: Connection) -> None:
+        if self._code is not None:
+            connection.close(self._code)
+        self._handling[connection] = run(handle, self._handler, connection)
+        done: Deferred[Any] = gatherResults(
+            [self._handling[connection], connection.when_closed()], consumeErrors=True
+        )
+        done.addBoth(lambda _: self._ended(connection))
+
+    def _ended(self, connection: Connection) -> None:
+        del self._handling[connection]
+        if not self._handling and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    @property
+    def open(self) -> frozenset[Connection]:
+        """The connections that are open or closing."""
+        return frozenset(self._handling)
+
+    def drain(self, code: int, reason: str) -> Deferred[None]:
+        """Close all; fires when every handler has ended, within `options.drain_timeout`."""
+        self._code = code
+        for connection in list(self._handling):
+            connection.close(code, reason)
+        if not self._handling:
+            return fired(None)
+        self._drained = drained = Awaitable[None]()
+        call: IDelayedCall = self._reactor.callLater(self._options.drain_timeout, self._cut)
+        drained.addBoth(lambda _: call.cancel() if call.active() else None)
+        return drained
+
+    def _cut(self) -> None:
+        _log.warn("{count} connections did not end in time", count=len(self._handling))
+        for connection, handling in list(self._handling.items()):
+            handling.cancel()
+            connection.abort()
+
+
+class Server:
+    """A running server; made by `serve`."""
+
+    def __init__(self, connections: _Connections, ports: list[IListeningPort]) -> None:
+        self._connections = connections
+        self._ports = ports
+        self._closing: Deferred[Any] | None = None
+
+    @property
+    def addresses(self) -> tuple[IAddress, ...]:
+        """The addresses listened on, in the order of `listen`: Twisted's, with `host` and `port`."""
+        return tuple(port.getHost() for port in self._ports)
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The connections that are open, or closing."""
+        return self._connections.open
+
+    def close(self, code: int = 1001, reason: str = "") -> Awaitable[None]:
+        """Stop accepting, close every connection with the code, and wait for the handlers.
+
+        Fires when all has ended: within `options.drain_timeout` seconds, after which handlers are
+        cancelled and TCP is aborted. Called again it waits for the same end.
+
+        Raises TypeError and ValueError for a code or reason that may not be sent.
+        """
+        check_close(code, reason)
+        if self._closing is None:
+            stopping = [maybeDeferred(port.stopListening) for port in self._ports]
+            stopping.append(self._connections.drain(code, reason))
+            self._closing = gatherResults(stopping, consumeErrors=True)
+        result: Awaitable[None] = Awaitable()
+        self._closing.addBoth(lambda value: result.called or result.callback(None) or value)
+        return result
+
+    def abort(self) -> None:
+        """End every connection at once, without a Close frame."""
+        self._connections._cut()
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class Serving(Awaitable[Server]):
+    """What `serve` returns: await it for the `Server`, or hold it open with `async with`."""
+
+    _server: Server
+
+    async def __aenter__(self) -> Server:
+        self._server = await self
+        return self._server
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._server.close()
+
+
+def serve(
+    handler: Handler,
+    listen: Listen,
+    *,
+    process_request: ProcessRequest | None = None,
+    options: ServerOptions = DEFAULT_SERVER_OPTIONS,
+    reactor: IReactorTime | None = None,
+) -> Serving:
+    """Serve WebSockets.
+
+    `handler` is ``async def handler(connection)``; it runs for each connection, which is closed
+    when it returns (1000) or raises (1011). `listen` is an endpoint description, an endpoint, or
+    several. `process_request` is called with every `Request`, also one that asks for no
+    WebSocket, and may be async: it returns None or an `Accept` to go on, a `Response` to answer
+    with that, or raises `Reject`. `reactor` None is the installed one.
+
+    The Deferred returned fires with the `Server` when it listens everywhere; it fails as the
+    endpoint does, and then listens nowhere.
+
+    Raises ValueError for a description that is none.
+    """
+    reactor = reactor or global_reactor()
+    endpoints = _endpoints(reactor, listen, options)
+    connections = _Connections(handler, options, reactor)
+    factory = ConnectionServerFactory(
+        connections.opened, reactor=reactor, options=options, process_request=process_request
+    )
+    cast(Any, factory).noisy = False
+    serving = Serving()
+    ports: list[IListeningPort] = []
+
+    async def listen_everywhere() -> Server:
+        try:
+            for endpoint in endpoints:
+                ports.append(await endpoint.listen(cast(Any, factory)))
+        except BaseException:
+            for port in ports:
+                port.stopListening()
+            raise
+        return Server(connections, ports)
+
+    Deferred.fromCoroutine(listen_everywhere()).addBoth(serving.callback)
+    return serving
+
+
+def _endpoints(
+    reactor: IReactorTime, listen: Listen, options: ServerOptions
+) -> list[IStreamServerEndpoint]:
+    given = [listen] if isinstance(listen, str) or not isinstance(listen, Sequence) else list(listen)
+    if not given:
+        raise ValueError("listen names no endpoint")
+    return [
+        serverFromString(reactor, _with_backlog(item, options.backlog))
+        if isinstance(item, str)
+        else item
+        for item in cast("list[Any]", given)
+    ]
+
+
+def _with_backlog(description: str, backlog: int) -> str:
+    """Add our backlog to a description that names none: Twisted's 50 loses clients in a rush."""
+    kind = description.partition(":")[0]
+    if kind not in {"tcp", "tcp6", "ssl", "unix"} or ":backlog=" in description:
+        return description
+    return f"{description}:backlog={backlog}"
+
+
+class WebSocketServerService(Service):
+    """`serve` as a service: it listens from `startService` on; `stopService` drains with 1001.
+
+    The arguments are those of `serve`. A description that cannot be listened on is an error of
+    `privilegedStartService`'s log and of `when_listening`.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        listen: Listen,
+        *,
+        process_request: ProcessRequest | None = None,
+        options: ServerOptions = DEFAULT_SERVER_OPTIONS,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        self._reactor = reactor or global_reactor()
+        _endpoints(self._reactor, listen, options)  # what is wrong with it is said now
+        self._arguments: dict[str, Any] = {
+            "process_request": process_request,
+            "options": options,
+            "reactor": self._reactor,
+        }
+        self._handler = handler
+        self._listen = listen
+        self._serving: Serving | None = None
+        self._listening: list[Awaitable[Server]] = []
+        self._server: Server | None = None
+
+    @property
+    def server(self) -> Server | None:
+        """The running server, None while there is none."""
+        return self._server
+
+    def when_listening(self) -> Awaitable[Server]:
+        """Return a Deferred that fires with the `Server` when it listens, or fails as it does."""
+        if self._server is not None:
+            return fired(self._server)
+        waiter: Awaitable[Server] = Awaitable(self._listening.remove)
+        self._listening.append(waiter)
+        return waiter
+
+    def privilegedStartService(self) -> None:
+        """Begin to listen while the process may still open low ports."""
+        super().privilegedStartService()
+        self._start()
+
+    def startService(self) -> None:
+        """Begin to listen, if that has not happened yet."""
+        super().startService()
+        self._start()
+
+    def _start(self) -> None:
+        if self._serving is None:
+            self._serving = serve(self._handler, self._listen, **self._arguments)
+            self._serving.addCallbacks(self._started, self._not_started)
+
+    def _started(self, server: Server) -> None:
+        self._server = server
+        for address in server.addresses:
+            _log.info("Listening on {address}", address=str(address))
+        waiting, self._listening = self._listening, []
+        for waiter in waiting:
+            waiter.callback(server)
+
+    def _not_started(self, failure: Any) -> None:
+        self._serving = None
+        waiting, self._listening = self._listening, []
+        for waiter in waiting:
+            waiter.errback(failure)
+        if not waiting:
+            _log.failure("Cannot listen", failure)
+
+    def stopService(self) -> Deferred[None]:
+        """Drain and end; fires when all has ended."""
+        super().stopService()
+        server, self._server, self._serving = self._server, None, None
+        return fired(None) if server is None else server.close(1001)
+
+
+class WebSocketResource(Resource):
+    """A resource of a `twisted.web` site at which WebSockets are served, beside its pages.
+
+    The arguments are those of `serve`, except for what the site decides. `close` ends its
+    connections; the site knows nothing of them once they are open.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        process_request: ProcessRequest | None = None,
+        options: ServerOptions = DEFAULT_SERVER_OPTIONS,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor or global_reactor()
+        self._connections = _Connections(handler, options, self._reactor)
+        self._factory = ConnectionServerFactory(
+            self._connections.opened,
+            reactor=self._reactor,
+            options=options,
+            process_request=process_request,
+        )
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The connections that are open, or closing."""
+        return self._connections.open
+
+    def close(self, code: int = 1001, reason: str = "") -> Awaitable[None]:
+        """Close every connection; fires as `Server.close` does."""
+        check_close(code, reason)
+        result: Awaitable[None] = Awaitable()
+        self._connections.drain(code, reason).addBoth(result.callback)
+        return result
+
+    def render(self, request: IRequest) -> Any:
+        """Take the transport over from the site, and begin the opening handshake on it."""
+        web = cast(WebRequest, request)
+        if getattr(web.channel, "transport", None) is None or web.clientproto != b"HTTP/1.1":
+            # HTTP/2 has no Upgrade (RFC 8441 is another handshake).
+            web.setResponseCode(426)
+            web.setHeader(b"upgrade", b"websocket")
+            return b"this is a WebSocket endpoint\n"
+        # In the next turn the site has put aside what the client sent behind the request.
+        self._reactor.callLater(0, self._take_over, web)
+        return NOT_DONE_YET
+
+    def _take_over(self, web: WebRequest) -> None:
+        channel: Any = web.channel
+        if channel is None or channel.transport is None:
+            return  # the client left
+        transport: Any = channel.transport
+        protocol: Any = self._factory.buildProtocol(transport.getPeer())
+        channel.setTimeout(None)
+        leftover = b"".join(channel._dataBuffer)
+        # The channel is the transport's producer and its protocol; both are ours from now on.
+        transport.unregisterProducer()
+        _replace_protocol(transport, channel, protocol)
+        protocol.makeConnection(transport)
+        transport.resumeProducing()
+        lines = [web.method + b" " + web.uri + b" HTTP/1.1"]
+        for name, values in web.requestHeaders.getAllRawHeaders():
+            lines += [name + b": " + value for value in values]
+        protocol.dataReceived(b"\r\n".join([*lines, b"", b""]) + leftover)
+
+
+def _replace_protocol(transport: Any, channel: Any, protocol: Any) -> None:
+    """Make the transport talk to `protocol` where it talked to the site's channel."""
+    for attribute in ("wrappedProtocol", "protocol"):
+        current = getattr(transport, attribute, None)
+        if current is channel or getattr(current, "_channel", None) is channel:
+            setattr(transport, attribute, protocol)
+            return
+    raise RuntimeError("the site's transport is of an unknown kind")
