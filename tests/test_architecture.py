@@ -22,9 +22,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wsframe.errors", "wsframe.awaiting", "wsframe.clock"),
     ("wsframe.core.*",),
     ("wsframe.options",),
-    ("wsframe.protocol.*", "wsframe.endpoints.*", "wsframe.reactor"),
+    ("wsframe.protocol.*", "wsframe.reactor"),
     ("wsframe.connection",),
-    ("wsframe.auth", "wsframe.client", "wsframe.server", "wsframe.hub", "wsframe.backplane.*"),
+    ("wsframe.endpoints.*", "wsframe.handling", "wsframe.auth"),
+    ("wsframe.client", "wsframe.server", "wsframe.hub", "wsframe.backplane.*"),
     ("wsframe",),  # the public names
     ("wsframe.monitor.*",),
     ("wsframe.services.*", "wsframe.cli", "wsframe.testing"),

@@ -1,1 +1,93 @@
 """wsframe: WebSockets and proxy tunnels for Twisted."""
+
+from __future__ import annotations
+
+from wsframe.auth import basic_auth, bearer_auth, load_tokens
+from wsframe.client import WebSocketClientService, connect
+from wsframe.connection import Connection, Message, State, broadcast
+from wsframe.core.http import Headers, Request, Response
+from wsframe.core.proxy import Proxy
+from wsframe.endpoints import HTTPConnectEndpoint, TLSEndpoint, WebSocketEndpoint
+from wsframe.errors import (
+    BadHandshake,
+    BadProxyAnswer,
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    HandshakeRefused,
+    InvalidHeader,
+    InvalidProxy,
+    InvalidTokenFile,
+    InvalidURI,
+    NameLookupFailed,
+    OpenCancelled,
+    OpenError,
+    OpenTimeout,
+    ProxyAuthRefused,
+    ProxyAuthRequired,
+    ProxyError,
+    ProxyRefused,
+    ReceiveTimeout,
+    Reject,
+    SendBufferFull,
+    TCPConnectFailed,
+    TLSFailed,
+    WSFrameError,
+)
+from wsframe.options import ClientOptions, ConnectionOptions, ReconnectOptions, ServerOptions
+from wsframe.protocol import Accept
+from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
+
+__all__ = [
+    "Accept",
+    "BadHandshake",
+    "BadProxyAnswer",
+    "ClientOptions",
+    "ConcurrencyError",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "ConnectionOptions",
+    "HTTPConnectEndpoint",
+    "HandshakeRefused",
+    "Headers",
+    "InvalidHeader",
+    "InvalidProxy",
+    "InvalidTokenFile",
+    "InvalidURI",
+    "Message",
+    "NameLookupFailed",
+    "OpenCancelled",
+    "OpenError",
+    "OpenTimeout",
+    "Proxy",
+    "ProxyAuthRefused",
+    "ProxyAuthRequired",
+    "ProxyError",
+    "ProxyRefused",
+    "ReceiveTimeout",
+    "ReconnectOptions",
+    "Reject",
+    "Request",
+    "Response",
+    "SendBufferFull",
+    "Server",
+    "ServerOptions",
+    "State",
+    "TCPConnectFailed",
+    "TLSEndpoint",
+    "TLSFailed",
+    "WSFrameError",
+    "WebSocketClientService",
+    "WebSocketEndpoint",
+    "WebSocketResource",
+    "WebSocketServerService",
+    "basic_auth",
+    "bearer_auth",
+    "broadcast",
+    "connect",
+    "load_tokens",
+    "serve",
+]

@@ -12,12 +12,13 @@ import inspect
 import sys
 from collections.abc import Awaitable as AwaitableABC
 from collections.abc import Callable, Coroutine, Generator
+from types import FrameType
 from typing import Any, Final, TypeVar, cast
 
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
-__all__ = ["Awaitable", "failed", "fired", "quiet_errback", "run"]
+__all__ = ["Awaitable", "failed", "fired", "quiet_errback", "relay", "run"]
 
 T = TypeVar("T")
 
@@ -37,13 +38,13 @@ def _driving_task() -> asyncio.Task[Any] | None:
     if task is None:
         return None
     outermost = getattr(task.get_coro(), "cr_frame", None)
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame is outermost:
             return task
         if frame.f_code is _TWISTED_DRIVER:
             return None
-        frame = cast(Any, frame.f_back)
+        frame = frame.f_back
     return None
 
 
@@ -81,7 +82,7 @@ def run(function: Callable[..., object], *args: object) -> Awaitable[Any]:
     """
     result: Awaitable[Any] = Awaitable(lambda _: inner.cancel())
     inner: defer.Deferred[Any] = defer.maybeDeferred(_start, function, args)
-    inner.addBoth(_pass_on, result)
+    relay(inner, result)
     return result
 
 
@@ -102,7 +103,12 @@ async def _await(awaitable: AwaitableABC[T]) -> T:
     return await awaitable
 
 
-def _pass_on(outcome: object, target: Awaitable[Any]) -> None:
+def relay(source: defer.Deferred[Any], target: defer.Deferred[Any]) -> None:
+    """Give the result or failure of one Deferred to another, unless that was cancelled before."""
+    source.addBoth(_pass_on, target)
+
+
+def _pass_on(outcome: object, target: defer.Deferred[Any]) -> None:
     if not target.called:
         target.callback(outcome)
 
@@ -114,6 +120,6 @@ def quiet_errback(deferred: defer.Deferred[Any], failure: Failure) -> None:
     is awaited.
     """
     deferred.errback(failure)
-    debug_info = getattr(deferred, "_debugInfo", None)
-    if debug_info is not None and not deferred.callbacks:
-        debug_info.failResult = None
+    private: Any = deferred
+    if private._debugInfo is not None and not private.callbacks:
+        private._debugInfo.failResult = None

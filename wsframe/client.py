@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
-from collections.abc import Callable
 
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from wsframe.awaiting import Awaitable, fired, run
+from wsframe.awaiting import Awaitable, fired, relay, run
 from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.connection import Connection
 from wsframe.core.http import Headers, HeadersLike
@@ -127,7 +127,7 @@ def connect(
     )
     opening = Opening(lambda _: attempt.cancel())
     attempt = endpoint.open()
-    attempt.addBoth(opening.callback)
+    relay(attempt, opening)
     return opening
 
 
@@ -202,9 +202,8 @@ class WebSocketClientService(Service):
         It fails with CancelledError when the service is stopped before.
         """
         result: Awaitable[Connection] = Awaitable()
-        connected = self._client.whenConnected()
-        connected.addCallback(lambda protocol: cast(ConnectionProtocol, protocol).connection)
-        connected.addBoth(lambda value: result.called or result.callback(value))
+        connected: Deferred[Any] = self._client.whenConnected()
+        relay(connected.addCallback(lambda protocol: protocol.connection), result)
         return result
 
     def startService(self) -> None:
@@ -261,7 +260,7 @@ class WebSocketClientService(Service):
 class _QuietClientService(ClientService):
     """Twisted's, without its log lines: they name a count and not the reason; ours say both."""
 
-    _log = Logger(namespace="wsframe.client", observer=cast(Any, lambda event: None))
+    _log = Logger(namespace="wsframe.client", observer=cast(Any, lambda _: None))
 
 
 class _ServiceProtocol(ConnectionProtocol):

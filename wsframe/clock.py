@@ -18,7 +18,7 @@ __all__ = ["global_reactor", "monotonic_clock"]
 
 def monotonic_clock(reactor: IReactorTime) -> Callable[[], float]:
     """Return a function that tells seconds and never goes back, for use beside that reactor."""
-    own = cast(Callable[[], float], reactor.seconds)
+    own = reactor.seconds
     return time.monotonic if own in (wall_seconds, time.time) else own
 
 

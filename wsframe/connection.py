@@ -7,13 +7,13 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from wsframe.awaiting import Awaitable, failed, fired
+from wsframe.awaiting import Awaitable, failed, fired, relay
 from wsframe.core import frames
 from wsframe.core.closing import check_close
 from wsframe.core.http import Request, Response
@@ -54,8 +54,8 @@ class Connection:
     __slots__ = (
         "_bytes",
         "_closed_waiters",
-        "_latency",
         "_id",
+        "_latency",
         "_messages",
         "_outcome",
         "_pings",
@@ -125,12 +125,12 @@ class Connection:
     @property
     def request(self) -> Request:
         """The opening handshake's request, as sent or received."""
-        return self._wire.request
+        return cast(Request, self._wire.request)
 
     @property
     def response(self) -> Response:
         """The opening handshake's answer: on a server what `process_request` added to it."""
-        return self._wire.response
+        return cast(Response, self._wire.response)
 
     @property
     def peer(self) -> str:
@@ -204,10 +204,13 @@ class Connection:
             return failed(self._end())
         if payload in self._pings or len(self._pings) >= self._wire.options.pending_pings:
             return failed(ConcurrencyError("too many pings, or this very one, wait for a pong"))
-        ponged: Awaitable[float] = Awaitable(lambda _: self._pings.pop(payload, None))
+        ponged: Awaitable[float] = Awaitable(lambda _: self._forget_ping(payload))
         self._pings[payload] = (self._wire.now(), ponged)
         self._wire.send_ping(payload)
         return ponged
+
+    def _forget_ping(self, payload: bytes) -> None:
+        self._pings.pop(payload, None)
 
     def pong_received(self, payload: bytes) -> None:
         """From the protocol: a pong came."""
@@ -242,7 +245,9 @@ class Connection:
         receiver: Awaitable[Message] = Awaitable(self._forget_receiver)
         self._receiver = receiver
         if timeout is not None:
-            call = self._wire.reactor.callLater(max(0.0, timeout), self._receive_timed_out, receiver)
+            call = self._wire.reactor.callLater(
+                max(0.0, timeout), self._receive_timed_out, receiver
+            )
             receiver.addBoth(_cancel_call, call)
         return receiver
 
@@ -308,7 +313,7 @@ class Connection:
         self._wire.start_close(code, encoded)
         self._fail_senders()
         done: Awaitable[None] = Awaitable()
-        self.when_closed().addCallback(lambda _: done.called or done.callback(None))
+        relay(self.when_closed().addCallback(lambda _: None), done)
         return done
 
     def abort(self) -> None:

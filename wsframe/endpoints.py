@@ -37,7 +37,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from wsframe.awaiting import Awaitable
+from wsframe.awaiting import Awaitable, relay
 from wsframe.connection import Connection
 from wsframe.core.http import HeadersLike
 from wsframe.core.http_connect import HTTPConnect
@@ -170,7 +170,7 @@ class _Link(Protocol):
     def succeed(self, leftover: bytes) -> None:
         """Build the protocol inside; the bytes that came already are its first."""
         transport = cast(ITransport, self.transport)
-        inner = self._factory.buildProtocol(cast(IAddress, transport.getPeer()))
+        inner = self._factory.buildProtocol(transport.getPeer())
         if inner is None:
             self.fail(OpenError("the factory built no protocol", phase=self.phase))
             return
@@ -201,23 +201,16 @@ class _Link(Protocol):
 
 
 def _connect_link(
-    endpoint: IStreamClientEndpoint, link: _Link, wrap: Callable[[Factory], IProtocolFactory] | None
+    endpoint: IStreamClientEndpoint,
+    link: _Link,
+    wrap: Callable[[IProtocolFactory], IProtocolFactory] = lambda factory: factory,
 ) -> Deferred[IProtocol]:
     """Connect the link over the endpoint; fires when the link's handshake is complete."""
-    factory = Factory.forProtocol(lambda: link)
+    factory: Any = Factory.forProtocol(cast(Any, lambda: link))
     factory.noisy = False
-    below: Deferred[IProtocol] = endpoint.connect(wrap(factory) if wrap else factory)
-
-    def cancel(_: Deferred[IProtocol]) -> None:
-        if below.called:
-            link.result.cancel()
-        else:
-            below.cancel()
-
-    result: Deferred[IProtocol] = Deferred(cancel)
-    below.addCallback(lambda _: link.result)
-    below.addBoth(result.callback)
-    return result
+    below: Deferred[Any] = endpoint.connect(wrap(factory))
+    # Cancelled, it cancels whichever of the two it is waiting for.
+    return cast("Deferred[IProtocol]", below.addCallback(lambda _: link.result))
 
 
 class _ConnectLink(_Link):
@@ -288,7 +281,7 @@ class HTTPConnectEndpoint:
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Open the tunnel; fires with the protocol that the factory built, connected through it."""
         link = _ConnectLink(factory, self._handshake(), self._proxy)
-        attempt = _connect_link(cast(IStreamClientEndpoint, self._endpoint), link, None)
+        attempt = _connect_link(cast(IStreamClientEndpoint, self._endpoint), link)
         return with_deadline(self._reactor, attempt, self._timeout)
 
     def __repr__(self) -> str:
@@ -450,19 +443,18 @@ class WebSocketEndpoint:
                 below.cancel()
 
         below: Deferred[Any] = self._endpoint.connect(factory)
-        attempt: Deferred[Connection] = Deferred(cancel)
-        below.addCallback(handshake).addCallback(lambda _: opened[0]).addBoth(attempt.callback)
+        attempt: Deferred[Any] = Deferred(cancel)
+        relay(below.addCallback(handshake).addCallback(lambda _: opened[0]), attempt)
         with_deadline(self._reactor, attempt, self._options.open_timeout)
         result: Awaitable[Connection] = Awaitable(lambda _: attempt.cancel())
-        attempt.addBoth(_as_open_error).addBoth(result.callback)
+        relay(attempt.addErrback(_as_open_error), result)
         return result
 
-    def connect(self, factory: IProtocolFactory) -> Deferred[ConnectionProtocol]:
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Open; fires with the `ConnectionProtocol` that the factory built."""
 
-        def opened(connection: Connection) -> ConnectionProtocol:
-            address = cast(IAddress, self._uri)
-            protocol = cast("ConnectionProtocol | None", factory.buildProtocol(address))
+        def opened(connection: Connection) -> IProtocol:
+            protocol = factory.buildProtocol(cast(IAddress, self._uri))
             if protocol is None:
                 connection.abort()
                 raise OpenError("the factory built no protocol", phase="handshake")
@@ -470,14 +462,14 @@ class WebSocketEndpoint:
             connection.when_closed().addCallback(lost, protocol)
             return protocol
 
-        def lost(outcome: ConnectionClosed, protocol: ConnectionProtocol) -> None:
+        def lost(outcome: ConnectionClosed, protocol: IProtocol) -> None:
             protocol.connectionLost(Failure(outcome))
 
         return self.open().addCallback(opened)
 
 
-def _as_open_error(result: object) -> object:
-    """Let no cancellation out that does not say where it was."""
-    if isinstance(result, Failure) and result.check(CancelledError, UserError):
+def _as_open_error(failure: Failure) -> Failure:
+    """Let no cancellation out that does not say what it was."""
+    if failure.check(CancelledError, UserError):
         return Failure(OpenCancelled("cancelled"))
-    return result
+    return failure

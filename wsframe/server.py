@@ -1,4 +1,4 @@
-"""The server: `serve()`, `WebSocketServerService`, and `WebSocketResource` for a `twisted.web` site."""
+"""The server: `serve()`, `WebSocketServerService`, and `WebSocketResource` for `twisted.web`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request as WebRequest
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
@@ -107,7 +108,7 @@ class Server:
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """The addresses listened on, in the order of `listen`: Twisted's, with `host` and `port`."""
+        """The addresses listened on, in the order of `listen`; Twisted's, with host and port."""
         return tuple(port.getHost() for port in self._ports)
 
     @property
@@ -125,11 +126,13 @@ class Server:
         """
         check_close(code, reason)
         if self._closing is None:
-            stopping = [maybeDeferred(port.stopListening) for port in self._ports]
+            stopping: list[Deferred[Any]] = [
+                maybeDeferred(port.stopListening) for port in self._ports
+            ]
             stopping.append(self._connections.drain(code, reason))
             self._closing = gatherResults(stopping, consumeErrors=True)
         result: Awaitable[None] = Awaitable()
-        self._closing.addBoth(lambda value: result.called or result.callback(None) or value)
+        self._closing.addBoth(_inform, result)
         return result
 
     def abort(self) -> None:
@@ -146,6 +149,13 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _inform(value: object, waiter: Awaitable[None]) -> object:
+    """Tell one of several who wait for the same end."""
+    if not waiter.called:
+        waiter.callback(None)
+    return value
 
 
 class Serving(Awaitable[Server]):
@@ -195,10 +205,10 @@ def serve(
     async def listen_everywhere() -> Server:
         try:
             for endpoint in endpoints:
-                ports.append(await endpoint.listen(cast(Any, factory)))
+                port = await endpoint.listen(cast(Any, factory))
+                ports.append(port)
         except BaseException:
-            for port in ports:
-                port.stopListening()
+            await gatherResults([maybeDeferred(port.stopListening) for port in ports])
             raise
         return Server(connections, ports)
 
@@ -209,7 +219,9 @@ def serve(
 def _endpoints(
     reactor: IReactorTime, listen: Listen, options: ServerOptions
 ) -> list[IStreamServerEndpoint]:
-    given = [listen] if isinstance(listen, str) or not isinstance(listen, Sequence) else list(listen)
+    given = (
+        [listen] if isinstance(listen, str) or not isinstance(listen, Sequence) else list(listen)
+    )
     if not given:
         raise ValueError("listen names no endpoint")
     return [
@@ -231,8 +243,8 @@ def _with_backlog(description: str, backlog: int) -> str:
 class WebSocketServerService(Service):
     """`serve` as a service: it listens from `startService` on; `stopService` drains with 1001.
 
-    The arguments are those of `serve`. A description that cannot be listened on is an error of
-    `privilegedStartService`'s log and of `when_listening`.
+    The arguments are those of `serve`. `startService` raises what keeps it from listening, where
+    that is known at once, and `when_listening` fails with it.
     """
 
     def __init__(
@@ -244,18 +256,19 @@ class WebSocketServerService(Service):
         options: ServerOptions = DEFAULT_SERVER_OPTIONS,
         reactor: IReactorTime | None = None,
     ) -> None:
-        self._reactor = reactor or global_reactor()
-        _endpoints(self._reactor, listen, options)  # what is wrong with it is said now
+        self.reactor = reactor or global_reactor()
+        _endpoints(self.reactor, listen, options)  # what is wrong with it is said now
         self._arguments: dict[str, Any] = {
             "process_request": process_request,
             "options": options,
-            "reactor": self._reactor,
+            "reactor": self.reactor,
         }
         self._handler = handler
         self._listen = listen
         self._serving: Serving | None = None
         self._listening: list[Awaitable[Server]] = []
         self._server: Server | None = None
+        self._failure: Failure | None = None
 
     @property
     def server(self) -> Server | None:
@@ -266,7 +279,7 @@ class WebSocketServerService(Service):
         """Return a Deferred that fires with the `Server` when it listens, or fails as it does."""
         if self._server is not None:
             return fired(self._server)
-        waiter: Awaitable[Server] = Awaitable(self._listening.remove)
+        waiter: Awaitable[Server] = Awaitable(lambda _: self._listening.remove(waiter))
         self._listening.append(waiter)
         return waiter
 
@@ -281,11 +294,16 @@ class WebSocketServerService(Service):
         self._start()
 
     def _start(self) -> None:
-        if self._serving is None:
-            self._serving = serve(self._handler, self._listen, **self._arguments)
-            self._serving.addCallbacks(self._started, self._not_started)
+        if self._serving is not None:
+            return
+        self._serving = serve(self._handler, self._listen, **self._arguments)
+        self._serving.addCallback(self.started).addErrback(self._not_started)
+        if self._failure is not None:
+            # A port that is taken is known at once: whoever starts us learns of it.
+            self._failure.raiseException()
 
-    def _started(self, server: Server) -> None:
+    def started(self, server: Server) -> None:
+        """The service listens. What this raises stops it."""
         self._server = server
         for address in server.addresses:
             _log.info("Listening on {address}", address=str(address))
@@ -293,13 +311,12 @@ class WebSocketServerService(Service):
         for waiter in waiting:
             waiter.callback(server)
 
-    def _not_started(self, failure: Any) -> None:
-        self._serving = None
+    def _not_started(self, failure: Failure) -> None:
+        self._failure = failure
+        _log.failure("Cannot listen", failure)
         waiting, self._listening = self._listening, []
         for waiter in waiting:
             waiter.errback(failure)
-        if not waiting:
-            _log.failure("Cannot listen", failure)
 
     def stopService(self) -> Deferred[None]:
         """Drain and end; fires when all has ended."""

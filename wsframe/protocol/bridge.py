@@ -82,8 +82,8 @@ class Wire(CommonProtocol):
 
     listener: Listener | None = None
     principal: str | None = None
-    request: Request
-    response: Response
+    request: Request | None
+    response: Response | None
 
     def opened(self) -> None:
         """Set `listener`: messages may follow at once."""
@@ -152,6 +152,7 @@ class Wire(CommonProtocol):
             self.listener.closed(self.closing.settle())
 
     def unblocked(self) -> None:
+        """The send buffer is empty again: what waits goes on."""
         super().unblocked()
         if self.listener is not None:
             self.listener.unblocked()
@@ -161,7 +162,7 @@ class ServerWire(Wire, WebSocketServerProtocol):
     """The protocol of a connection that `serve` accepted."""
 
     factory: ConnectionServerFactory
-    response: Response
+    response: Response | None = None
 
     def connectionMade(self) -> None:
         self._deciding: Deferred[None] | None = None
@@ -191,7 +192,9 @@ class ServerWire(Wire, WebSocketServerProtocol):
             self.principal = decision.principal
             self._answer_headers = decision.headers
         elif decision is not None:
-            _log.error("process_request returned {kind}, which is not an answer", kind=type(decision))
+            _log.error(
+                "process_request returned {kind}, which is not an answer", kind=type(decision)
+            )
             self.failHandshake("", 500)
             return
         super().admit(request)
@@ -212,10 +215,11 @@ class ServerWire(Wire, WebSocketServerProtocol):
         offered = set(request.protocols)
         ours = self.factory.options.subprotocols
         subprotocol = next((name for name in ours if name in offered), None)
+        added: Headers = getattr(self, "_answer_headers", Headers())
         headers: dict[str, list[str]] = {}
-        for name, value in getattr(self, "_answer_headers", Headers()).pairs:
+        for name, value in added.pairs:
             headers.setdefault(name, []).append(value)
-        self.response = Response(101, [(n, v) for n, values in headers.items() for v in values])
+        self.response = Response(101, added)
         return subprotocol, headers
 
     def opened(self) -> None:

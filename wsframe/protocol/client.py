@@ -29,7 +29,12 @@ from wsframe.protocol.common import CommonFactory, CommonProtocol
 __all__ = ["WebSocketClientFactory", "WebSocketClientProtocol", "connectWS"]
 
 
-class WebSocketClientProtocol(CommonProtocol, autobahn.WebSocketClientProtocol):  # type: ignore[misc]
+# Autobahn's annotations contradict each other where its classes are combined.
+_AutobahnProtocol: Any = autobahn.WebSocketClientProtocol
+_AutobahnFactory: Any = autobahn.WebSocketClientFactory
+
+
+class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
     """Autobahn's client protocol with wsframe's bounds; see the package's docstring.
 
     `request` and `response` are the opening handshake's, once sent and received. `is_open` fails
@@ -132,7 +137,7 @@ def _refusal(answer: Answer) -> HandshakeRefused:
     return HandshakeRefused(answer.status, answer.reason, answer.headers.pairs, answer.body)
 
 
-class WebSocketClientFactory(CommonFactory, autobahn.WebSocketClientFactory):  # type: ignore[misc]
+class WebSocketClientFactory(CommonFactory, _AutobahnFactory):  # type: ignore[misc]
     """Autobahn's client factory with wsframe's defaults.
 
     `options` are the limits; `reactor` None is the installed one. Autobahn's `proxy` argument is
@@ -191,5 +196,3 @@ def connectWS(
         context = contextFactory or optionsForClientTLS(where[0])
         return cast(IConnector, this.reactor.connectSSL(*where, context, timeout, bindAddress))
     return cast(IConnector, this.reactor.connectTCP(*where, timeout, bindAddress))
-
-

@@ -13,10 +13,9 @@ from typing import Any, ClassVar, Final, cast
 
 from autobahn.exception import Disconnected
 from autobahn.websocket.protocol import PreparedMessage, WebSocketProtocol
-from autobahn.websocket.xormasker import create_xor_masker
+from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 from twisted.internet.interfaces import (
     IDelayedCall,
-    IHalfCloseableDescriptor,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
@@ -58,7 +57,7 @@ class _AutobahnLog:
 
 
 class ReactorTimer:
-    """Autobahn's `call_later` on the factory's own reactor, exact instead of in batches of 0.2 s."""
+    """Autobahn's `call_later` on the factory's own reactor, exact and not in batches of 0.2 s."""
 
     __slots__ = ("_reactor",)
 
@@ -118,16 +117,16 @@ class CommonProtocol:
     transport: Any
     state: int
     data: bytes
-    trafficStats: Any  # noqa: N815 - Autobahn's name
+    trafficStats: Any
     is_open: Any
     is_closed: Any
     peer: str | None
-    maxMessagePayloadSize: int  # noqa: N815 - Autobahn's name
-    autoPingInterval: float  # noqa: N815 - Autobahn's name
-    autoPingTimeout: float  # noqa: N815 - Autobahn's name
-    closeHandshakeTimeout: float  # noqa: N815 - Autobahn's name
-    maskClientFrames: bool  # noqa: N815 - Autobahn's name
-    maskServerFrames: bool  # noqa: N815 - Autobahn's name
+    maxMessagePayloadSize: int
+    autoPingInterval: float
+    autoPingTimeout: float
+    closeHandshakeTimeout: float
+    maskClientFrames: bool
+    maskServerFrames: bool
 
     log: ClassVar[_AutobahnLog] = _AutobahnLog()
 
@@ -324,7 +323,7 @@ class CommonProtocol:
         begun = this.send_state == WebSocketProtocol.SEND_STATE_MESSAGE_BEGIN
         if not begun and this.send_state != WebSocketProtocol.SEND_STATE_INSIDE_MESSAGE:
             raise RuntimeError("beginMessageFrame is called outside a message")
-        if not isinstance(length, int) or not 0 <= length < 1 << 63:
+        if not 0 <= length < 1 << 63:
             raise ValueError(f"{length!r} is not the length of a frame")
         key = self._mask_key()
         this.send_message_frame_length = length
@@ -434,7 +433,7 @@ class CommonProtocol:
 
     # ---------------------------------------------------------------- closing
 
-    failedByMe = False  # noqa: N815 - Autobahn's name
+    failedByMe = False
 
     def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
         """Autobahn: fail the connection (§7.1.7): tell the peer why, then read nothing more."""
@@ -526,7 +525,7 @@ class CommonProtocol:
         self.data = b""
         self.transport.unregisterProducer()
         secure = ISSLTransport.providedBy(self.transport)
-        if IHalfCloseableDescriptor.providedBy(self.transport) and not secure:
+        if hasattr(self.transport, "loseWriteConnection") and not secure:
             self.transport.loseWriteConnection()
         else:
             self.transport.loseConnection()
@@ -574,7 +573,7 @@ class CommonFactory:
     """Mixed in before Autobahn's factory of either role."""
 
     reactor: IReactorTime
-    isServer: bool  # noqa: N815 - Autobahn's name
+    isServer: bool
     options: ConnectionOptions
 
     def use_options(self, options: ConnectionOptions) -> None:

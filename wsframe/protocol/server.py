@@ -31,11 +31,15 @@ __all__ = ["WebSocketServerFactory", "WebSocketServerProtocol", "listenWS"]
 
 _log = Logger(namespace="wsframe.protocol")
 
+# Autobahn's annotations contradict each other where its classes are combined.
+_AutobahnProtocol: Any = autobahn.WebSocketServerProtocol
+_AutobahnFactory: Any = autobahn.WebSocketServerFactory
+
 _EARLY_BYTES = 64 * 1024
 """Bytes kept of what a client sends before its handshake is answered; then reading pauses."""
 
 
-class WebSocketServerProtocol(CommonProtocol, autobahn.WebSocketServerProtocol):  # type: ignore[misc]
+class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
     """Autobahn's server protocol with wsframe's bounds; see the package's docstring.
 
     `request` is the opening handshake's request once it has been read.
@@ -114,7 +118,11 @@ class WebSocketServerProtocol(CommonProtocol, autobahn.WebSocketServerProtocol):
         For a fault of the application's (500) the client is not told which.
         """
         if code == 500:
-            _log.warn("The opening handshake failed, peer {peer!r}: {reason!r}", peer=self.peer, reason=reason)
+            _log.warn(
+                "The opening handshake failed, peer {peer!r}: {reason!r}",
+                peer=self.peer,
+                reason=reason,
+            )
             reason = phrase(500)
         self.refuse(Response.text(code, reason, responseHeaders or ()), reason)
 
@@ -133,7 +141,7 @@ def _several(value: object) -> list[object]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-class WebSocketServerFactory(CommonFactory, autobahn.WebSocketServerFactory):  # type: ignore[misc]
+class WebSocketServerFactory(CommonFactory, _AutobahnFactory):  # type: ignore[misc]
     """Autobahn's server factory with wsframe's defaults.
 
     `options` are the limits; `reactor` None is the installed one. `setProtocolOptions` goes over
@@ -207,5 +215,3 @@ def listenWS(
             this.reactor.listenSSL(this.port, factory, contextFactory, backlog, interface),
         )
     return cast(IListeningPort, this.reactor.listenTCP(this.port, factory, backlog, interface))
-
-

@@ -1,0 +1,210 @@
+"""The CONNECT handshake: what is sent, what opens the tunnel, and what every other answer is."""
+
+import base64
+import traceback
+
+import h11
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsframe.core.http_connect import HTTPConnect
+from wsframe.core.proxy import Proxy
+from wsframe.errors import (
+    BadProxyAnswer,
+    InvalidHeader,
+    ProxyAuthRefused,
+    ProxyAuthRequired,
+    ProxyError,
+    ProxyRefused,
+)
+
+SEARCHED = settings(max_examples=150, deadline=None, database=None)
+OPEN = b"HTTP/1.1 200 OK\r\n\r\n"
+PLAIN = Proxy("proxy.example", 3128)
+WITH_PASSWORD = Proxy("proxy.example", 3128, "alice", "s3cret")
+
+
+def connect(proxy=PLAIN, host="example.org", port=443, **options):
+    """Return a CONNECT with limits for tests."""
+    return HTTPConnect(proxy, host, port, max_head=400, max_body=20, **options)
+
+
+def read_by_h11(request):
+    """Return the request as an independent server reads it."""
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(request)
+    event = server.next_event()
+    assert isinstance(event, h11.Request)
+    assert isinstance(server.next_event(), h11.EndOfMessage)
+    assert server.trailing_data == (b"", False)
+    return event
+
+
+def test_request_bytes():
+    """The target is host and port, in the request line and in Host."""
+    assert connect().request == (
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [
+        ("Example.ORG", b"example.org:443"),
+        ("192.0.2.1", b"192.0.2.1:443"),
+        ("2001:DB8::1", b"[2001:db8::1]:443"),
+        ("bücher.example", b"xn--bcher-kva.example:443"),
+    ],
+)
+def test_request_target_of_each_kind_of_host(host, target):
+    """IPv6 has its brackets, a name is in ASCII; an independent server reads the same."""
+    request = read_by_h11(connect(host=host).request)
+    assert (request.method, request.target) == (b"CONNECT", target)
+    assert dict(request.headers)[b"host"] == target
+
+
+def test_credentials_are_sent_with_the_request():
+    """Basic, in UTF-8 (RFC 7617 §2.1)."""
+    proxy = Proxy("proxy.example", 3128, "älice", "pä:ß")
+    value = dict(read_by_h11(connect(proxy).request).headers)[b"proxy-authorization"]
+    scheme, _, encoded = value.partition(b" ")
+    assert scheme == b"Basic"
+    assert base64.b64decode(encoded).decode() == "älice:pä:ß"
+
+
+def test_user_without_password_sends_an_empty_one():
+    """Some proxies take a key as the user name."""
+    value = dict(read_by_h11(connect(Proxy("p", 1, "key")).request).headers)
+    assert base64.b64decode(value[b"proxy-authorization"].partition(b" ")[2]) == b"key:"
+
+
+def test_no_credentials_are_sent_without_a_user():
+    """Nothing is made up."""
+    assert b"authorization" not in connect().request.lower()
+
+
+def test_extra_headers_follow_in_order():
+    """Headers for the proxy keep their order and case."""
+    request = connect(headers=[("X-One", "1"), ("User-agent", "test")]).request
+    assert request.endswith(b"\r\nX-One: 1\r\nUser-agent: test\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"host": "a b"},
+        {"host": "a\r\nX: y"},
+        {"host": "a\x00"},
+        {"host": ""},
+        {"host": "a/b"},
+        {"host": "a@b"},
+        {"host": "a:80"},
+        {"host": "127.1"},
+        {"host": "a" * 300},
+        {"host": "fe80::1%eth0"},
+        {"port": 0},
+        {"port": 65536},
+        {"port": -1},
+        {"headers": {"A": "b\r\nC: d"}},
+        {"headers": {"A B": "c"}},
+        {"headers": {"Host": "other"}},
+        {"headers": {"PROXY-authorization": "Basic x"}},
+        {"headers": {"Content-Length": "5"}},
+        {"headers": {"Transfer-Encoding": "chunked"}},
+    ],
+)
+def test_request_that_would_not_be_what_was_meant_is_refused(options):
+    """Before a byte is sent."""
+    with pytest.raises(InvalidHeader):
+        connect(**options)
+
+
+@pytest.mark.parametrize("cut", range(len(OPEN) + 1))
+def test_tunnel_opens_with_the_bytes_behind_the_answer(cut):
+    """The first bytes of the tunnel come out verbatim, wherever the answer was cut."""
+    data = OPEN + b"\x16\x03\x01\r\n\r\n"
+    tunnel = connect()
+    if 0 < cut < len(OPEN):
+        assert tunnel.receive(data[:cut]) is None
+        data = data[cut:]
+    assert tunnel.receive(data) == b"\x16\x03\x01\r\n\r\n"
+
+
+def test_tunnel_may_open_without_bytes():
+    """An open tunnel is b"", which is not None."""
+    assert connect().receive(OPEN) == b""
+
+
+@pytest.mark.parametrize(
+    ("proxy", "status", "kind"),
+    [
+        (PLAIN, 407, ProxyAuthRequired),
+        (WITH_PASSWORD, 407, ProxyAuthRefused),
+        (PLAIN, 401, ProxyRefused),
+        (WITH_PASSWORD, 401, ProxyRefused),
+        (PLAIN, 403, ProxyRefused),
+        (PLAIN, 302, ProxyRefused),
+        (PLAIN, 502, ProxyRefused),
+    ],
+)
+def test_refusal_is_typed_and_complete(proxy, status, kind):
+    """Only 407 is about the proxy's credentials; a 401 is a refusal like any other."""
+    answer = b"HTTP/1.1 %d No Way\r\nA: b\r\nContent-Length: 3\r\n\r\nwhy" % status
+    with pytest.raises(ProxyError) as caught:
+        connect(proxy).receive(answer)
+    error = caught.value
+    assert type(error) is kind
+    assert str(error) == (
+        f"http://proxy.example:3128 answered {status} No Way to CONNECT example.org:443"
+    )
+    assert (error.phase, error.proxy, error.status) == ("proxy", str(proxy), status)
+    assert (error.headers, error.body) == ((("A", "b"), ("Content-Length", "3")), b"why")
+
+
+def test_refusal_shows_no_terminal_escape():
+    """A C1 control is legal in a reason, and obeyed by terminals."""
+    with pytest.raises(ProxyRefused) as caught:
+        connect().receive(b"HTTP/1.1 403 \x9b31m\r\nContent-Length: 0\r\n\r\n")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0\r\n\r\n", b"\x15\x03", b"H" * 401, b""])
+def test_bad_answer_is_typed(answer):
+    """Not HTTP, over the limit, or nothing at all: it has no status."""
+    with pytest.raises(BadProxyAnswer, match=r"^http://proxy\.example:3128: ") as caught:
+        connect().receive(answer)
+    assert (caught.value.status, caught.value.proxy) == (None, "http://proxy.example:3128")
+
+
+@SEARCHED
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=4), st.booleans())
+def test_any_bytes_give_a_tunnel_or_a_proxy_error(pieces, good):
+    """Whatever comes: bytes, None, or a ProxyError, and at the end never None."""
+    tunnel = connect()
+    given_ = [b"HTTP/1.1 ", *pieces] if good else pieces
+    try:
+        results = [tunnel.receive(piece) for piece in [*given_, b""]]
+    except ProxyError:
+        return
+    assert results[-1] is not None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 403 x\r\nContent-Length: 0\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"",
+    ],
+)
+def test_credentials_are_in_no_error(answer):
+    """Neither in the text, nor in the repr, nor in the traceback."""
+    tunnel = connect(Proxy("proxy.example", 3128, "us3r", "s3cret"))
+    encoded = base64.b64encode(b"us3r:s3cret").decode()
+    with pytest.raises(ProxyError) as caught:
+        tunnel.receive(answer)
+    shown = repr(tunnel) + repr(caught.value) + "".join(traceback.format_exception(caught.value))
+    for secret in ("us3r", "s3cret", encoded):
+        assert secret not in shown

@@ -1,0 +1,182 @@
+"""Real peers: programs that are found or said to be missing, and processes that are ended by id.
+
+A process is ready when it says so, or when its port accepts a connection; nothing sleeps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import defer
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from .raw import WAIT, within
+
+HERE = Path(__file__).parent
+NODE_MODULES = HERE.parent / "peers" / "node_modules"
+SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+def missing(what: str) -> Any:
+    """Skip the test for want of a peer; where everything must be there, fail it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"missing: {what}")
+    pytest.skip(f"missing: {what}")
+
+
+def program(name: str) -> str:
+    """Return the path of a program."""
+    return shutil.which(name, path=SEARCHED) or missing(name)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that was free a moment ago; who loses the race tries another one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def has_ipv6() -> bool:
+    """Return whether ::1 can be listened on."""
+    try:
+        free_port("::1")
+    except OSError:
+        return False
+    return True
+
+
+class Daemon:
+    """A program that serves a port of 127.0.0.1; `port` is the one it got.
+
+    `command` takes the port and returns the arguments. `account` is whom it runs as, where we are
+    root and it would not run so.
+    """
+
+    def __init__(self, command: Callable[[int], list[str]], log: Path) -> None:
+        self.log = log
+        for _ in range(5):
+            self.port = free_port()
+            with log.open("wb") as output:
+                self.process = subprocess.Popen(
+                    command(self.port),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            if self._is_ready():
+                return
+            self.stop()
+        raise AssertionError(f"{command(0)[0]} does not start:\n{log.read_text(errors='replace')}")
+
+    def _is_ready(self) -> bool:
+        end = time.monotonic() + WAIT
+        while self.process.poll() is None and time.monotonic() < end:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return True
+            time.sleep(0.005)
+        return False
+
+    def stop(self) -> None:
+        """End this process, and no other."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(WAIT)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class PeerError(Exception):
+    """The peer process could not do what it was told."""
+
+
+class Peer(ProcessProtocol):
+    """A process that carries out one command after the other: a line of JSON in, one out.
+
+    The commands are described in `peer_websockets.py`; the Node peer knows the same ones.
+    """
+
+    def __init__(self, *command: str) -> None:
+        from twisted.internet import reactor
+
+        self._command = command
+        self._buffer = b""
+        self._answers: list[defer.Deferred[Any]] = []
+        self._ended: defer.Deferred[None] = defer.Deferred()
+        self._errors = b""
+        spawner: Any = reactor
+        environment = {**os.environ, "NODE_PATH": str(NODE_MODULES)}
+        self._process = spawner.spawnProcess(self, command[0], command, environment)
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def outReceived(self, data: bytes) -> None:
+        self._buffer += data
+        while b"\n" in self._buffer:
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            answer = json.loads(line)
+            waiting = self._answers.pop(0)
+            if "error" in answer:
+                waiting.errback(PeerError(answer["error"]))
+            else:
+                waiting.callback(answer)
+
+    def errReceived(self, data: bytes) -> None:
+        self._errors += data
+
+    def processEnded(self, reason: Failure) -> None:
+        waiting, self._answers = self._answers, []
+        for answer in waiting:
+            answer.errback(PeerError(f"the peer ended: {self._errors.decode(errors='replace')}"))
+        self._ended.callback(None)
+
+    def __call__(self, command: str, **arguments: Any) -> Any:
+        """Have a command carried out; fires with its answer."""
+        answer: defer.Deferred[Any] = defer.Deferred()
+        self._answers.append(answer)
+        line = json.dumps({"do": command, **arguments})
+        self._process.write(line.encode() + b"\n")
+        return within(answer)
+
+    def signal(self, number: int) -> None:
+        """Send this process a signal."""
+        os.kill(self.pid, number)
+
+    async def stop(self) -> None:
+        """End this process."""
+        try:
+            self._process.signalProcess("KILL")
+        except ProcessExitedAlready:
+            pass
+        await within(self._ended)
+
+
+def websockets_peer() -> Peer:
+    """Start a peer that speaks with the `websockets` library."""
+    pytest.importorskip("websockets")
+    return Peer(sys.executable, str(HERE / "peer_websockets.py"))
+
+
+def node_peer() -> Peer:
+    """Start a peer that speaks with Node's `ws` library."""
+    node = program("node")
+    if not (NODE_MODULES / "ws").is_dir():
+        missing("the Node packages: npm ci --ignore-scripts, in tests/peers")
+    return Peer(node, str(HERE / "node_peer.mjs"))

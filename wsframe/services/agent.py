@@ -1,0 +1,113 @@
+"""ws-agent: reports this machine's figures to a monitor, and comes back whenever it is cut off."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from wsframe.auth import load_tokens
+from wsframe.client import WebSocketClientService
+from wsframe.connection import Connection
+from wsframe.core.proxy import ProxySettings
+from wsframe.core.uri import parse_uri
+from wsframe.errors import InvalidProxy, InvalidTokenFile, InvalidURI, ReceiveTimeout
+from wsframe.monitor.report import InvalidReport, encode_binary
+from wsframe.monitor.sampler import Sampler
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, ReconnectOptions
+from wsframe.services.listening import parse_seconds
+
+__all__ = ["AgentService", "Options", "makeService"]
+
+RECONNECT = ReconnectOptions(max_delay=5.0)
+"""An agent is back soon after its monitor: a dashboard with holes is what it is there to avoid."""
+
+
+class Options(usage.Options):
+    """The options of `twistd ws-agent`."""
+
+    synopsis = "--server URI [--token-file FILE] [--name NAME] [--proxy URL] [options]"
+
+    optParameters = [  # noqa: RUF012 - Twisted's way
+        ["server", None, None, "The monitor: a ws:// or wss:// URI, such as ws://host:8765/agent."],
+        ["token-file", None, None, "File with a name:token a line; the one for --name is sent."],
+        ["name", None, None, "The name to report under. [default: this machine's]"],
+        ["interval", None, 2.0, "Seconds between reports."],
+        ["proxy", None, None, "HTTP proxy to go through, such as http://user:password@proxy:3128."],
+        [
+            "ping-interval",
+            None,
+            DEFAULT_CLIENT_OPTIONS.ping_interval,
+            "Seconds between keepalive pings; 0 sends none.",
+        ],
+        [
+            "ping-timeout",
+            None,
+            DEFAULT_CLIENT_OPTIONS.ping_timeout,
+            "Seconds without a sign of life after a ping until the monitor is given up.",
+        ],
+    ]
+
+    def postOptions(self) -> None:
+        """Check everything now, while there is somebody to read the answer."""
+        if self["server"] is None:
+            raise usage.UsageError("--server is required")
+        try:
+            self.uri = parse_uri(self["server"])
+            if self.uri.target == "/":
+                self.uri = replace(self.uri, target="/agent")
+            self.proxies = ProxySettings(self["proxy"])
+            name = self["name"] or os.uname().nodename
+            self.sampler = Sampler(name, parse_seconds(self["interval"]))
+            self.token = _token(self["token-file"], name) if self["token-file"] else None
+            self.client_options = replace(
+                DEFAULT_CLIENT_OPTIONS,
+                ping_interval=parse_seconds(self["ping-interval"]) or None,
+                ping_timeout=parse_seconds(self["ping-timeout"]),
+            )
+        except (InvalidURI, InvalidProxy, InvalidTokenFile, InvalidReport, ValueError) as error:
+            raise usage.UsageError(str(error)) from None
+        except OSError as error:
+            raise usage.UsageError(f"--token-file: {error}") from None
+
+
+def _token(path: str, name: str) -> str:
+    tokens = load_tokens(path)
+    if len(tokens) == 1:
+        return next(iter(tokens.values()))
+    if name not in tokens:
+        raise InvalidTokenFile(f"{path} has several tokens and none for the name {name}")
+    return tokens[name]
+
+
+class AgentService(WebSocketClientService):
+    """Sends a report at once and then every interval, for as long as the monitor listens."""
+
+    def __init__(self, options: Options) -> None:
+        self._sampler = options.sampler
+        self._interval = parse_seconds(options["interval"])
+        headers = {} if options.token is None else {"Authorization": f"Bearer {options.token}"}
+        super().__init__(
+            options.uri,
+            self._report,
+            headers=headers,
+            proxies=options.proxies,
+            options=options.client_options,
+            reconnect=RECONNECT,
+        )
+
+    async def _report(self, connection: Connection) -> None:
+        while True:
+            await connection.send(encode_binary(self._sampler.sample()))
+            try:
+                # The wait between reports; the monitor has nothing to say but its end.
+                await connection.recv(timeout=self._interval)
+            except ReceiveTimeout:
+                continue
+
+
+def makeService(options: Options) -> IService:
+    """Return the service (called by twistd)."""
+    return AgentService(options)

@@ -1,0 +1,27 @@
+"""ws-echo: every message goes back to its sender."""
+
+from __future__ import annotations
+
+from twisted.application.service import IService
+
+from wsframe.connection import Connection
+from wsframe.services.listening import ListeningOptions, ListeningService
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(ListeningOptions):
+    """The options of `twistd ws-echo`."""
+
+    synopsis = "[--listen ENDPOINT]... [--token-file FILE] [options]"
+
+
+async def echo(connection: Connection) -> None:
+    """Send every message back, text as text and binary as binary."""
+    async for message in connection:
+        await connection.send(message)
+
+
+def makeService(options: Options) -> IService:
+    """Return the service (called by twistd)."""
+    return ListeningService(options, echo, {"/": lambda _: None}, guarded=frozenset({"/"}))

@@ -1,0 +1,241 @@
+"""What the listening services share: their options, who may connect, and how they end."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from ipaddress import ip_address
+from types import FrameType
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.logger import Logger
+from twisted.python import usage
+
+from wsframe.auth import bearer_auth, load_tokens
+from wsframe.awaiting import run
+from wsframe.clock import global_reactor
+from wsframe.core.http import Request, Response
+from wsframe.errors import InvalidHeader, InvalidTokenFile
+from wsframe.handling import Handler
+from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
+from wsframe.server import Server, WebSocketServerService
+
+__all__ = ["ListeningOptions", "ListeningService", "Route"]
+
+_log = Logger(namespace="wsframe.services")
+
+DEFAULT_LISTEN: Final = "tcp:8765:interface=127.0.0.1"
+
+Route = Callable[[Request], object]
+"""Answers a request on one path: as `process_request` does."""
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that an option says; the limits are those of `wsframe.options`."""
+    try:
+        return float(text)
+    except ValueError:
+        raise usage.UsageError(f"{text!r} is not a number of seconds") from None
+
+
+class ListeningOptions(usage.Options):
+    """The options of every listening service."""
+
+    optParameters = [  # noqa: RUF012 - Twisted's way
+        [
+            "token-file",
+            None,
+            None,
+            "File with a name:token a line; clients need one of the tokens.",
+        ],
+        [
+            "max-message-size",
+            None,
+            DEFAULT_SERVER_OPTIONS.max_message_size,
+            "Largest message received, in bytes.",
+        ],
+        [
+            "ping-interval",
+            None,
+            DEFAULT_SERVER_OPTIONS.ping_interval,
+            "Seconds between keepalive pings; 0 sends none.",
+        ],
+        [
+            "ping-timeout",
+            None,
+            DEFAULT_SERVER_OPTIONS.ping_timeout,
+            "Seconds without a sign of life after a ping until a client is given up.",
+        ],
+    ]
+
+    optFlags = [  # noqa: RUF012 - Twisted's way
+        ["allow-anonymous", None, "Listen beyond this machine although no token is asked for."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["origin"] = []
+        self["host"] = []
+
+    def opt_listen(self, description: str) -> None:
+        """Endpoint to listen on, may be repeated. [default: tcp:8765:interface=127.0.0.1]."""
+        self["listen"].append(description)
+
+    def opt_origin(self, origin: str) -> None:
+        """Origin of another site whose pages may connect; may be repeated."""
+        self["origin"].append(origin)
+
+    def opt_host(self, host: str) -> None:
+        """Name under which this server is reached; may be repeated."""
+        self["host"].append(host)
+
+    def postOptions(self) -> None:
+        """Check everything now, while there is somebody to read the answer."""
+        self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        try:
+            self.tokens = load_tokens(self["token-file"]) if self["token-file"] else None
+        except (InvalidTokenFile, OSError) as error:
+            raise usage.UsageError(f"--token-file: {error}") from None
+        for description in self["listen"]:
+            try:
+                serverFromString(global_reactor(), description)
+            except (ValueError, TypeError, LookupError) as error:
+                raise usage.UsageError(f"--listen {description}: {error}") from None
+            if self.loopback_only and not _is_local(description):
+                raise usage.UsageError(
+                    f"--listen {description}: without --token-file a service listens on this "
+                    "machine only: add :interface=127.0.0.1, or say --allow-anonymous"
+                )
+        self.server_options = self.build_options()
+
+    @property
+    def loopback_only(self) -> bool:
+        """Whether nobody from elsewhere may connect."""
+        return self.tokens is None and not self["allow-anonymous"]
+
+    def build_options(self) -> ServerOptions:
+        """Return the `ServerOptions` that the command line amounts to."""
+        try:
+            interval = parse_seconds(self["ping-interval"])
+            return replace(
+                DEFAULT_SERVER_OPTIONS,
+                max_message_size=int(self["max-message-size"]),
+                ping_interval=interval or None,
+                ping_timeout=parse_seconds(self["ping-timeout"]),
+                origins=tuple(self["origin"]),
+                hosts=tuple(self["host"]) or None,
+            )
+        except (InvalidHeader, ValueError) as error:
+            raise usage.UsageError(str(error)) from None
+
+
+_SEPARATOR: Final = re.compile(r"(?<!\\):")
+
+
+def _is_local(description: str) -> bool:
+    """Return whether an endpoint description keeps to this machine, as far as it says."""
+    kind, *arguments = _SEPARATOR.split(description)
+    if kind not in {"tcp", "tcp6", "ssl"}:
+        return True  # `ListeningService.started` looks at the address itself
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name == "interface" and equals:
+            return _is_loopback(value.replace("\\:", ":"))
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class ListeningService(WebSocketServerService):
+    """A `WebSocketServerService` for twistd, made of `ListeningOptions` and routes.
+
+    `routes` map paths to what answers there; a route returns None to go on to the WebSocket. With
+    a token file every path in `guarded` needs a token. `/healthz` answers 200 to everybody.
+    """
+
+    def __init__(
+        self,
+        options: ListeningOptions,
+        handler: Handler,
+        routes: Mapping[str, Route],
+        *,
+        guarded: frozenset[str],
+        server_options: ServerOptions | None = None,
+    ) -> None:
+        super().__init__(
+            handler,
+            options["listen"],
+            process_request=self._process_request,
+            options=server_options or options.server_options,
+        )
+        self._routes = {"/healthz": _healthy, **routes}
+        self._guarded = guarded
+        self._loopback_only = options.loopback_only
+        self._auth = (
+            None
+            if options.tokens is None
+            else bearer_auth(options.tokens, header="X-Monitor-Token", subprotocol=True)
+        )
+
+    async def _process_request(self, request: Request) -> object:
+        route = self._routes.get(request.path)
+        if route is None:
+            return Response.text(404)
+        accepted = None
+        if self._auth is not None and request.path in self._guarded:
+            accepted = await self._auth(request)
+        answer = await run(route, request)
+        return accepted if answer is None else answer
+
+    def started(self, server: Server) -> None:
+        """The service listens; with nobody asked for a token, on this machine only."""
+        if self._loopback_only:
+            for address in server.addresses:
+                if isinstance(address, IPv4Address | IPv6Address):
+                    local = _is_loopback(address.host)
+                else:
+                    local = isinstance(address, UNIXAddress)
+                if not local:
+                    raise RuntimeError(
+                        f"{address} is reachable from elsewhere and no token is asked for; "
+                        "use --token-file, or say --allow-anonymous"
+                    )
+        super().started(server)
+
+    def stopService(self) -> Deferred[None]:
+        """Drain; a second SIGTERM meanwhile is immediate."""
+        server = self.server
+        if server is not None and global_reactor() is self.reactor:
+            _abort_on_second_signal(server)
+        return super().stopService()
+
+
+def _healthy(_: Request) -> Response:
+    return Response.text(200, "ok")
+
+
+def _abort_on_second_signal(server: Server) -> None:
+    """From now on SIGTERM and SIGINT do not ask again."""
+
+    def abort(number: int, _: FrameType | None) -> None:
+        _log.warn("Second signal {number}: every connection is cut", number=number)
+        signal.signal(number, signal.SIG_DFL)
+        reactor: Any = global_reactor()
+        reactor.callFromThread(server.abort)
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, abort)
+    except ValueError:
+        pass  # not the main thread: then the signals are somebody else's
