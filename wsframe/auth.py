@@ -33,6 +33,7 @@ __all__ = [
     "TokenChecker",
     "basic_auth",
     "bearer_auth",
+    "load_password",
     "load_tokens",
 ]
 
@@ -213,16 +214,9 @@ def _ask(checker: Any, credentials: object, text: str, challenge: str) -> Deferr
     return cast("Deferred[Accept]", asked.addCallbacks(accepted, refused))
 
 
-def load_tokens(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a token file: one ``name:token`` a line; empty lines and lines with # are passed over.
-
-    Names are 1 to 64 letters, digits, dots, underscores and hyphens; tokens have at least 16
-    characters of RFC 6750. The file must be a regular one that only its owner can write, and that
-    no other user can read (mode 600 or 640).
-
-    Raises `InvalidTokenFile`, whose text has no token in it, and OSError.
-    """
-    with open(path, encoding="utf-8", errors="strict") as file:  # noqa: PTH123 - fstat the open file
+def _secret_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    """Return the numbered lines of a private file, without empty ones and comments."""
+    with open(path, encoding="utf-8", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise InvalidTokenFile(f"{path} is not a regular file")
@@ -235,11 +229,38 @@ def load_tokens(path: str | os.PathLike[str]) -> dict[str, str]:
             lines = file.read(MAX_TOKEN_FILE).splitlines()
         except UnicodeDecodeError:
             raise InvalidTokenFile(f"{path} is not UTF-8") from None
+    numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
+    return [(number, line) for number, line in numbered if line and not line.startswith("#")]
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO in its place must not hold us up before it is refused."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def load_password(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Read a file with one ``user:password``; it must be as private as a token file.
+
+    Raises `InvalidTokenFile`, whose text has no password in it, and OSError.
+    """
+    lines = _secret_lines(path)
+    user, colon, password = lines[0][1].partition(":") if lines else ("", "", "")
+    if len(lines) != 1 or not user or not colon:
+        raise InvalidTokenFile(f"{path} does not have one line user:password")
+    return user, password
+
+
+def load_tokens(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read a token file: one ``name:token`` a line; empty lines and lines with # are passed over.
+
+    Names are 1 to 64 letters, digits, dots, underscores and hyphens; tokens have at least 16
+    characters of RFC 6750. The file must be a regular one that only its owner can write, and that
+    no other user can read (mode 600 or 640).
+
+    Raises `InvalidTokenFile`, whose text has no token in it, and OSError.
+    """
     tokens: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
+    for number, text in _secret_lines(path):
         name, colon, token = text.partition(":")
         token = token.strip()
         if not colon or not _NAME.fullmatch(name.strip()):

@@ -86,7 +86,11 @@ class _Connections:
             connection.close(code, reason)
         if not self._handling:
             return fired(None)
+        waited_for = self._drained
         self._drained = drained = Awaitable[None]()
+        if waited_for is not None:  # the first deadline holds
+            drained.addBoth(waited_for.callback)
+            return drained
         call: IDelayedCall = self._reactor.callLater(self._options.drain_timeout, self._cut)
         drained.addBoth(lambda _: call.cancel() if call.active() else None)
         return drained

@@ -169,9 +169,9 @@ class ServerWire(Wire, WebSocketServerProtocol):
         super().connectionMade()
 
     def connectionLost(self, *args: Any) -> None:
+        super().connectionLost(*args)
         if self._deciding is not None:
             self._deciding.cancel()
-        super().connectionLost(*args)
 
     def admit(self, request: Request) -> None:
         """Ask `process_request`; a WebSocket follows only when it lets the client through."""
@@ -185,7 +185,9 @@ class ServerWire(Wire, WebSocketServerProtocol):
     def _decided(self, decision: object, request: Request) -> None:
         self._deciding = None
         self._answer_headers = Headers()
-        if isinstance(decision, Response):
+        if self._discarding:
+            return  # the client left, or the time ran out
+        if isinstance(decision, Response) and decision.status >= 200:
             self.refuse(decision, f"answered with {decision.status}")
             return
         if isinstance(decision, Accept):
@@ -204,8 +206,7 @@ class ServerWire(Wire, WebSocketServerProtocol):
         error = failure.value
         if isinstance(error, Reject):
             _log.info("Refused {peer!r} with {status}", peer=self.peer, status=error.status)
-            response = Response.text(error.status, error.body, error.headers)
-            self.refuse(response, f"refused with {error.status}")
+            self.failHandshake(error.body, error.status, error.headers)
         elif not self._discarding:
             _log.failure("Error in process_request, peer {peer!r}", failure, peer=self.peer)
             self.failHandshake("", 500)

@@ -10,11 +10,13 @@ import base64
 import os
 from typing import Any, cast
 
+from autobahn.exception import Disconnected
 from autobahn.twisted import websocket as autobahn
-from autobahn.websocket.types import ConnectionResponse
+from autobahn.websocket.types import ConnectingRequest, ConnectionResponse
 from twisted.internet.interfaces import IConnector, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from wsframe.awaiting import quiet_errback, run
@@ -24,9 +26,11 @@ from wsframe.core.http_answer import Answer, AnswerReader, BadAnswer
 from wsframe.core.opening import build_request
 from wsframe.errors import BadHandshake, HandshakeRefused, InvalidHeader, OpenError
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
-from wsframe.protocol.common import CommonFactory, CommonProtocol
+from wsframe.protocol.common import EARLY_BYTES, CommonFactory, CommonProtocol
 
 __all__ = ["WebSocketClientFactory", "WebSocketClientProtocol", "connectWS"]
+
+_log = Logger(namespace="wsframe.protocol")
 
 
 # Autobahn's annotations contradict each other where its classes are combined.
@@ -43,6 +47,7 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
 
     request: Request | None = None
     response: Response | None = None
+    _accepted = False
     factory: WebSocketClientFactory
 
     def connectionMade(self) -> None:
@@ -52,6 +57,43 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
             tunnel=False, max_head=options.max_head_size, max_body=options.max_refusal_body
         )
         super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: bytes from the server. While `onConnect` still thinks, frames wait for it."""
+        if self.response is None or self._accepted or self._discarding:
+            super().dataReceived(data)
+            return
+        self.data += data
+        if len(self.data) > EARLY_BYTES:
+            self.pause_reading()
+
+    def startHandshake(self) -> None:
+        """Autobahn: ask the application's `onConnecting`, then send the opening handshake."""
+        this = cast(Any, self)
+        asked = run(this.onConnecting, this.transport_details)
+        asked.addCallback(self._start_handshake).addErrback(self._connecting_failed)
+
+    def _start_handshake(self, request_options: ConnectingRequest | None) -> None:
+        if self._discarding:
+            return  # the connection was lost while the application thought
+        given = self.factory
+        self._actuallyStartHandshake(
+            request_options
+            or ConnectingRequest(
+                host=given.host,
+                port=given.port,
+                resource=given.resource,
+                headers=given.headers,
+                useragent=given.useragent,
+                origin=given.origin,
+                protocols=given.protocols,
+            )
+        )
+
+    def _connecting_failed(self, failure: Failure) -> None:
+        text = "Error in the application's onConnecting, peer {peer!r}"
+        _log.failure(text, failure, peer=self.peer)
+        self.fail_open(OpenError("the application's onConnecting failed", phase="handshake"))
 
     def _actuallyStartHandshake(self, request_options: Any) -> None:
         """Autobahn: send the opening handshake."""
@@ -120,7 +162,14 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
 
     def _onConnect(self, response: ConnectionResponse) -> Any:
         """Autobahn: ask the application; what it raises stays here (it is not sent to the peer)."""
-        return run(self.onConnect, response).addErrback(self._connect_failed)
+        asked = run(self.onConnect, response)
+        return asked.addCallbacks(self._connect_accepted, self._connect_failed)
+
+    def _connect_accepted(self, _: object) -> None:
+        self._accepted = True
+        if self._discarding:
+            raise Disconnected("the connection ended while onConnect was thinking")
+        self.resume_reading()
 
     def _connect_failed(self, failure: Failure) -> Failure:
         self.application_failed(failure)
@@ -160,8 +209,6 @@ class WebSocketClientFactory(CommonFactory, _AutobahnFactory):  # type: ignore[m
         reactor: IReactorTime | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     ) -> None:
-        if proxy is not None:
-            raise ValueError("proxy= is not supported; connect through an HTTPConnectEndpoint")
         self.options = options
         super().__init__(
             url,
@@ -169,8 +216,15 @@ class WebSocketClientFactory(CommonFactory, _AutobahnFactory):  # type: ignore[m
             protocols,
             useragent or options.user_agent,
             headers,
+            proxy,
             reactor=reactor or global_reactor(),
         )
+
+    def setSessionParameters(self, *args: Any, **parameters: Any) -> None:
+        """Autobahn: where to connect, and what to say there."""
+        if parameters.get("proxy") is not None or args[5:] not in {(), (None,)}:
+            raise ValueError("proxy= is not supported; connect through an HTTPConnectEndpoint")
+        super().setSessionParameters(*args, **parameters)
 
     def resetProtocolOptions(self) -> None:
         """Autobahn: back to the defaults, which are those of `options`."""

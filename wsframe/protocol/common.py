@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
 
 from autobahn.exception import Disconnected
+from autobahn.twisted.util import create_transport_details
 from autobahn.websocket.protocol import PreparedMessage, WebSocketProtocol
 from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 from twisted.internet.interfaces import (
@@ -28,12 +29,15 @@ from zope.interface import implementer
 from wsframe.awaiting import quiet_errback, run
 from wsframe.clock import monotonic_clock
 from wsframe.core import frames
-from wsframe.core.closing import Closing, is_valid_code, truncate_reason
+from wsframe.core.closing import Closing, check_close, is_valid_code, truncate_reason
 from wsframe.core.keepalive import Action, Keepalive
 from wsframe.errors import OpenError, OpenTimeout, Side
 from wsframe.options import ConnectionOptions
 
 _log: Final = Logger(namespace="wsframe.protocol")
+
+EARLY_BYTES: Final = 64 * 1024
+"""Bytes kept of what a peer sends before the application has decided; then reading pauses."""
 
 _LONG_PAYLOAD: Final = 1024
 """Bytes from which Autobahn's native masker, with its set-up, beats one XOR of big integers."""
@@ -46,7 +50,14 @@ class _AutobahnLog:
     def _nothing(*args: object, **fields: object) -> None:
         """Drop the line."""
 
-    trace = debug = info = warn = _nothing
+    trace = debug = info = _nothing
+
+    @staticmethod
+    def warn(_: str | None = None, **fields: object) -> None:
+        """Keep what the application's `onConnect` raised: Autobahn tells nobody else."""
+        error = fields.get("err")
+        if isinstance(error, Failure):
+            _log.failure("Error in the application's onConnect", error)
 
     @staticmethod
     def error(format: str | None = None, **fields: object) -> None:  # noqa: A002 - Autobahn's name
@@ -96,13 +107,13 @@ class _Outgoing:
         self.protocol.blocked = False
         self.protocol.backlog = 0
         self.protocol.unblocked()
-        if self.protocol.app_producer is not None:
+        # What was owed may have filled the buffer again.
+        if self.protocol.app_producer is not None and not self.protocol.blocked:
             self.protocol.app_producer.resumeProducing()
 
     def stopProducing(self) -> None:
         """The transport is gone; `connectionLost` follows."""
-        if self.protocol.app_producer is not None:
-            self.protocol.app_producer.stopProducing()
+        self.protocol.stop_app_producer()
 
 
 class CommonProtocol:
@@ -168,6 +179,13 @@ class CommonProtocol:
             self.keepalive.received(self._now())
             self._dataReceived(data)  # type: ignore[attr-defined]
 
+    def consumeData(self) -> None:
+        """Autobahn: parse what has come."""
+        try:
+            super().consumeData()  # type: ignore[misc]
+        except Exception:  # noqa: BLE001 - raised by one of the application's frame hooks
+            self.application_failed(Failure())
+
     def receive_opening(self, data: bytes) -> None:
         """Take bytes of the opening handshake."""
         raise NotImplementedError
@@ -175,7 +193,8 @@ class CommonProtocol:
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the transport is gone. Every timer ends here."""
         self._discarding = True
-        self.app_producer = None
+        self._reading_paused = False
+        self.stop_app_producer()
         for name in ("_abort_call", "openHandshakeTimeoutCall", "autoPingPendingCall"):
             self._cancel(name)
         self.closing.lose(None, _lost_text(reason))
@@ -208,6 +227,12 @@ class CommonProtocol:
         """Let the application's producer go."""
         self.app_producer = None
 
+    def stop_app_producer(self) -> None:
+        """Tell the application's producer, once, that nothing can be sent any more."""
+        producer, self.app_producer = self.app_producer, None
+        if producer is not None:
+            producer.stopProducing()
+
     def pause_reading(self) -> None:
         """Read no more from the transport until `resume_reading`."""
         if not self._reading_paused and not self._discarding:
@@ -229,7 +254,9 @@ class CommonProtocol:
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """Autobahn: write bytes. Above the limit on what may wait, the connection is failed."""
-        if chopsize:
+        if self._discarding:
+            return  # nothing follows a Close frame, or the end
+        if chopsize or cast(Any, self).send_queue:
             super().sendData(data, sync, chopsize)  # type: ignore[misc]
             return
         if self.blocked:
@@ -378,10 +405,15 @@ class CommonProtocol:
         )
 
     def _onOpen(self) -> None:
+        if cast(Any, self)._transport_details.is_secure:
+            # The certificate and the channel's ID are known now that TLS has shaken hands.
+            this = cast(Any, self)
+            this._transport_details = create_transport_details(self.transport, this.is_server)
         # Only now is it known what the application set for this connection.
         self.keepalive = Keepalive(self.autoPingInterval or None, self.autoPingTimeout or None)
         self.keepalive.start(self._now())
-        self.call_application(super()._onOpen)  # type: ignore[misc]
+        self._arm_keepalive()
+        self.call_application(cast(Any, self).onOpen)
 
     def _onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """Autobahn: report the end; the code and reason are what really was (not just 1006)."""
@@ -468,6 +500,18 @@ class CommonProtocol:
             cast(Any, self).wasNotCleanReason = text
             self.dropConnection(abort=True)
 
+    def sendClose(self, code: int | None = None, reason: str | None = None) -> None:
+        """Autobahn: begin the closing handshake; Autobahn's own refuses 1001 to 2999.
+
+        A reason that is too long is cut off, as Autobahn does it.
+        """
+        if code is None and reason is not None:
+            raise ValueError("a close reason needs a close code")
+        encoded = truncate_reason(reason or "")
+        if code is not None:
+            check_close(code, encoded.decode())
+        self.start_close(code, encoded)
+
     def start_close(self, code: int | None, reason: bytes) -> None:
         """Begin the closing handshake, with any code that a frame may carry."""
         if self.state == WebSocketProtocol.STATE_OPEN:
@@ -505,6 +549,7 @@ class CommonProtocol:
             echoed = reasonRaw if this.echoCloseCodeReason else None
             self.sendCloseFrame(code, echoed, isReply=True)
         this.wasClean = self.closing.clean
+        self.resume_reading()  # or the end of TCP would not be seen
         self._discarding = True
         self.data = b""
         if self.factory.isServer:
@@ -608,4 +653,4 @@ def _lost_text(reason: Failure) -> str:
     return f"{type(reason.value).__name__}: {reason.getErrorMessage()}"
 
 
-__all__ = ["CommonFactory", "CommonProtocol", "ReactorTimer", "apply_mask"]
+__all__ = ["EARLY_BYTES", "CommonFactory", "CommonProtocol", "ReactorTimer", "apply_mask"]

@@ -6,12 +6,14 @@ refused gets a complete HTTP answer and a connection that ends in order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from autobahn.twisted import websocket as autobahn
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from wsframe.clock import global_reactor
 from wsframe.core.http import (
@@ -24,8 +26,9 @@ from wsframe.core.http import (
     phrase,
 )
 from wsframe.core.opening import judge_request
+from wsframe.errors import InvalidHeader
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
-from wsframe.protocol.common import CommonFactory, CommonProtocol
+from wsframe.protocol.common import EARLY_BYTES, CommonFactory, CommonProtocol
 
 __all__ = ["WebSocketServerFactory", "WebSocketServerProtocol", "listenWS"]
 
@@ -34,9 +37,6 @@ _log = Logger(namespace="wsframe.protocol")
 # Autobahn's annotations contradict each other where its classes are combined.
 _AutobahnProtocol: Any = autobahn.WebSocketServerProtocol
 _AutobahnFactory: Any = autobahn.WebSocketServerFactory
-
-_EARLY_BYTES = 64 * 1024
-"""Bytes kept of what a client sends before its handshake is answered; then reading pauses."""
 
 
 class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
@@ -65,7 +65,7 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         """Collect the head; once it is complete, judge it. More bytes wait for the decision."""
         if self._head is None:
             self.data += data
-            if len(self.data) > _EARLY_BYTES:
+            if len(self.data) > EARLY_BYTES:
                 self.pause_reading()
             return
         try:
@@ -78,7 +78,8 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         self._head = None
         self.request, head, rest = complete
         self.data = head + rest
-        if not self.factory.own_origin_check:
+        origins = self.request.headers.get_all("Origin")
+        if not (self.factory.own_origin_check or (self.factory.null_admitted and origins == ["null"])):
             options = self.factory.options
             refusal = judge_request(
                 self.request,
@@ -102,18 +103,27 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         """Autobahn: the application accepted; its headers are checked before they are sent."""
         if self.state != WebSocketProtocol.STATE_CONNECTING or self._discarding:
             return  # the client left, or the time ran out, while the application thought
-        subprotocol, headers = res if isinstance(res, tuple) else (res, {})
-        checked = {
-            name: [check_header(name, str(item))[1] for item in _several(value)]
-            for name, value in (headers or {}).items()
-        }
-        super().succeedHandshake((subprotocol, checked))
+        try:
+            subprotocol, headers = res if isinstance(res, tuple) else (res, {})
+            checked = _checked(headers or {})
+            _checked(self.factory.headers)
+            super().succeedHandshake((subprotocol, checked))
+        except Exception:  # noqa: BLE001 - the application's answer is not one, or a hook raised
+            failure = Failure()
+            if self.state != WebSocketProtocol.STATE_CONNECTING:
+                self.application_failed(failure)
+                return
+            _log.failure("Cannot answer as onConnect wants, peer {peer!r}", failure, peer=self.peer)
+            self.failHandshake("the answer of onConnect is not one", 500)
         self.resume_reading()
 
     def failHandshake(
-        self, reason: str, code: int = 400, responseHeaders: HeadersLike | None = None
+        self,
+        reason: str | None,
+        code: int = 400,
+        responseHeaders: HeadersLike | None = None,
     ) -> None:
-        """Autobahn: refuse the client with a complete HTTP answer.
+        """Autobahn: refuse the client with a complete HTTP answer; None gives the status' phrase.
 
         For a fault of the application's (500) the client is not told which.
         """
@@ -124,7 +134,12 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
                 reason=reason,
             )
             reason = phrase(500)
-        self.refuse(Response.text(code, reason, responseHeaders or ()), reason)
+        try:
+            response = Response.text(code, reason, responseHeaders or ())
+        except (InvalidHeader, ValueError) as error:
+            _log.error("Cannot refuse {peer!r} like that: {error}", peer=self.peer, error=error)
+            response = Response.text(500)
+        self.refuse(response, f"refused with {response.status}" if reason is None else reason)
 
     def refuse(self, response: Response, reason: str) -> None:
         """Answer with something else than 101, and end the connection in order."""
@@ -137,6 +152,14 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         self.linger()
 
 
+def _checked(headers: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return the headers of an Autobahn application, one value or several for each name."""
+    return {
+        name: [check_header(name, str(item))[1] for item in _several(value)]
+        for name, value in headers.items()
+    }
+
+
 def _several(value: object) -> list[object]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
@@ -145,8 +168,8 @@ class WebSocketServerFactory(CommonFactory, _AutobahnFactory):  # type: ignore[m
     """Autobahn's server factory with wsframe's defaults.
 
     `options` are the limits; `reactor` None is the installed one. `setProtocolOptions` goes over
-    the options it has names for. Origins are judged by the options until `allowedOrigins` or
-    `allowNullOrigin` is set; then Autobahn's own check rules.
+    the options it has names for. Origins are judged by the options until `allowedOrigins` is set;
+    then Autobahn's own check rules. `allowNullOrigin=True` admits the origin "null" in either case.
     """
 
     protocol = WebSocketServerProtocol
@@ -179,6 +202,7 @@ class WebSocketServerFactory(CommonFactory, _AutobahnFactory):  # type: ignore[m
         this = cast(Any, self)
         self.use_options(self.options)
         self.own_origin_check = False
+        self.null_admitted = False
         this.webStatus = False  # an open redirect
         this.versions = [13]
         this.allowNullOrigin = True  # judged before, by the options
@@ -187,13 +211,13 @@ class WebSocketServerFactory(CommonFactory, _AutobahnFactory):  # type: ignore[m
 
     def setProtocolOptions(self, *, allowNullOrigin: bool | None = None, **options: Any) -> None:
         """Autobahn: set options by name; what is not named stays as it is."""
-        origins = options.get("allowedOrigins")
-        if not self.own_origin_check and (origins is not None or allowNullOrigin is not None):
+        if options.get("allowedOrigins") is not None:
             self.own_origin_check = True
-            cast(Any, self).allowNullOrigin = False
-        if allowNullOrigin is None:
-            allowNullOrigin = cast(Any, self).allowNullOrigin
-        super().setProtocolOptions(allowNullOrigin=allowNullOrigin, **options)
+        if allowNullOrigin is not None:
+            self.null_admitted = bool(allowNullOrigin)
+        # Where our own check rules, Autobahn's comes after it and admits all.
+        null = self.null_admitted or not self.own_origin_check
+        super().setProtocolOptions(allowNullOrigin=null, **options)
 
 
 def listenWS(

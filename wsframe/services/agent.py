@@ -8,16 +8,16 @@ from dataclasses import replace
 from twisted.application.service import IService
 from twisted.python import usage
 
-from wsframe.auth import load_tokens
+from wsframe.auth import load_password, load_tokens
 from wsframe.client import WebSocketClientService
 from wsframe.connection import Connection
-from wsframe.core.proxy import ProxySettings
+from wsframe.core.proxy import Proxy, ProxySettings
 from wsframe.core.uri import parse_uri
 from wsframe.errors import InvalidProxy, InvalidTokenFile, InvalidURI, ReceiveTimeout
 from wsframe.monitor.report import InvalidReport, encode_binary
 from wsframe.monitor.sampler import Sampler
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ReconnectOptions
-from wsframe.services.listening import parse_seconds
+from wsframe.services.listening import seconds
 
 __all__ = ["AgentService", "Options", "makeService"]
 
@@ -35,7 +35,8 @@ class Options(usage.Options):
         ["token-file", None, None, "File with a name:token a line; the one for --name is sent."],
         ["name", None, None, "The name to report under. [default: this machine's]"],
         ["interval", None, 2.0, "Seconds between reports."],
-        ["proxy", None, None, "HTTP proxy to go through, such as http://user:password@proxy:3128."],
+        ["proxy", None, None, "HTTP proxy to go through, such as http://proxy:3128."],
+        ["proxy-auth-file", None, None, "File with the user:password for the proxy."],
         [
             "ping-interval",
             None,
@@ -58,19 +59,32 @@ class Options(usage.Options):
             self.uri = parse_uri(self["server"])
             if self.uri.target == "/":
                 self.uri = replace(self.uri, target="/agent")
-            self.proxies = ProxySettings(self["proxy"])
+            self.proxies = ProxySettings(_proxy(self["proxy"], self["proxy-auth-file"]))
             name = self["name"] or os.uname().nodename
-            self.sampler = Sampler(name, parse_seconds(self["interval"]))
+            self.interval = seconds(self, "interval")
+            self.sampler = Sampler(name, self.interval)
             self.token = _token(self["token-file"], name) if self["token-file"] else None
             self.client_options = replace(
                 DEFAULT_CLIENT_OPTIONS,
-                ping_interval=parse_seconds(self["ping-interval"]) or None,
-                ping_timeout=parse_seconds(self["ping-timeout"]),
+                ping_interval=seconds(self, "ping-interval") or None,
+                ping_timeout=seconds(self, "ping-timeout"),
             )
         except (InvalidURI, InvalidProxy, InvalidTokenFile, InvalidReport, ValueError) as error:
             raise usage.UsageError(str(error)) from None
         except OSError as error:
-            raise usage.UsageError(f"--token-file: {error}") from None
+            raise usage.UsageError(str(error)) from None
+
+
+def _proxy(url: str | None, auth_file: str | None) -> Proxy | None:
+    if url is None:
+        if auth_file is not None:
+            raise InvalidProxy("--proxy-auth-file is given without --proxy")
+        return None
+    proxy = Proxy.parse(url)
+    if auth_file is None:
+        return proxy
+    user, password = load_password(auth_file)
+    return replace(proxy, user=user, password=password)
 
 
 def _token(path: str, name: str) -> str:
@@ -87,7 +101,7 @@ class AgentService(WebSocketClientService):
 
     def __init__(self, options: Options) -> None:
         self._sampler = options.sampler
-        self._interval = parse_seconds(options["interval"])
+        self._interval = options.interval
         headers = {} if options.token is None else {"Authorization": f"Bearer {options.token}"}
         super().__init__(
             options.uri,

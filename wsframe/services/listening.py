@@ -35,12 +35,15 @@ Route = Callable[[Request], object]
 """Answers a request on one path: as `process_request` does."""
 
 
-def parse_seconds(text: str) -> float:
-    """Return the seconds that an option says; the limits are those of `wsframe.options`."""
+def seconds(options: usage.Options, name: str) -> float:
+    """Return the seconds that an option says; the limits are those of `wsframe.options`.
+
+    Raises UsageError for what is not a number.
+    """
     try:
-        return float(text)
+        return float(options[name])
     except ValueError:
-        raise usage.UsageError(f"{text!r} is not a number of seconds") from None
+        raise usage.UsageError(f"--{name}: {options[name]!r} is not a number") from None
 
 
 class ListeningOptions(usage.Options):
@@ -122,12 +125,11 @@ class ListeningOptions(usage.Options):
     def build_options(self) -> ServerOptions:
         """Return the `ServerOptions` that the command line amounts to."""
         try:
-            interval = parse_seconds(self["ping-interval"])
             return replace(
                 DEFAULT_SERVER_OPTIONS,
                 max_message_size=int(self["max-message-size"]),
-                ping_interval=interval or None,
-                ping_timeout=parse_seconds(self["ping-timeout"]),
+                ping_interval=seconds(self, "ping-interval") or None,
+                ping_timeout=seconds(self, "ping-timeout"),
                 origins=tuple(self["origin"]),
                 hosts=tuple(self["host"]) or None,
             )

@@ -14,7 +14,7 @@ from wsframe.connection import Connection
 from wsframe.core.http import Headers, Request, Response
 from wsframe.monitor.page import PAGE, PAGE_HEADERS
 from wsframe.monitor.station import FEED, Station
-from wsframe.services.listening import ListeningOptions, ListeningService, parse_seconds
+from wsframe.services.listening import ListeningOptions, ListeningService, seconds
 
 __all__ = ["MonitorService", "Options", "makeService"]
 
@@ -31,7 +31,7 @@ class Options(ListeningOptions):
     def postOptions(self) -> None:
         """Check the options of this service, too."""
         super().postOptions()
-        self.client_timeout = parse_seconds(self["client-timeout"])
+        self.client_timeout = seconds(self, "client-timeout")
         if not (math.isfinite(self.client_timeout) and 0 < self.client_timeout <= 86400):
             raise usage.UsageError("--client-timeout must be above 0 and at most 86400 seconds")
 
