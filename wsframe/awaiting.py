@@ -45,7 +45,7 @@ def _driving_task() -> asyncio.Task[Any] | None:
         if frame.f_code is _TWISTED_DRIVER:
             return None
         frame = frame.f_back
-    return None
+    return task
 
 
 class Awaitable(defer.Deferred[T]):
@@ -54,10 +54,52 @@ class Awaitable(defer.Deferred[T]):
     Cancelling that task cancels the Deferred. In all else it is a Deferred.
     """
 
+    untaken: Callable[[T], object] | None = None
+    """Given the result when it came just before the task that waits for it was cancelled: such a
+    task never sees it (a Twisted coroutine, which goes on at once, always does)."""
+
     def __await__(self) -> Generator[Any, None, T]:
         if (not self.called or self.paused) and _driving_task() is not None:
-            return self.asFuture(asyncio.get_running_loop()).__await__()
+            return self._wait_in_task()
         return self.__iter__()
+
+    def _wait_in_task(self) -> Generator[Any, None, T]:
+        future = _Future(self)
+        self.addCallbacks(future.succeed, future.fail)
+        try:
+            return (yield from future)
+        except asyncio.CancelledError:
+            if self.untaken is not None and future.succeeded:
+                self.untaken(future.result())
+            raise
+
+
+class _Future(asyncio.Future[T]):
+    """What an asyncio task waits on. Cancelling it cancels the Deferred at once.
+
+    That of `Deferred.asFuture` does so in the loop's next turn; what arrives before is lost.
+    """
+
+    succeeded = False
+
+    def __init__(self, deferred: defer.Deferred[T]) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._deferred = deferred
+
+    def cancel(self, msg: Any = None) -> bool:
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self._deferred.cancel()
+        return cancelled
+
+    def succeed(self, result: T) -> None:
+        if not self.done():
+            self.succeeded = True
+            self.set_result(result)
+
+    def fail(self, failure: Failure) -> None:
+        if not self.done():
+            self.set_exception(cast(BaseException, failure.value))
 
 
 def fired(value: T) -> Awaitable[T]:
@@ -93,10 +135,17 @@ def _start(function: Callable[..., object], args: tuple[object, ...]) -> object:
     if isinstance(outcome, defer.Deferred):
         return outcome
     if asyncio.isfuture(outcome):
-        return defer.Deferred.fromFuture(outcome)
+        return defer.Deferred.fromFuture(outcome).addErrback(_as_twisted)
     if inspect.isawaitable(outcome):
         return defer.Deferred.fromCoroutine(_await(outcome))
     return outcome
+
+
+def _as_twisted(failure: Failure) -> Failure:
+    """Give asyncio's cancellation, which is no Exception, as Twisted's."""
+    if failure.check(asyncio.CancelledError):
+        return Failure(defer.CancelledError())
+    return failure
 
 
 async def _await(awaitable: AwaitableABC[T]) -> T:
@@ -121,5 +170,5 @@ def quiet_errback(deferred: defer.Deferred[Any], failure: Failure) -> None:
     """
     deferred.errback(failure)
     private: Any = deferred
-    if private._debugInfo is not None and not private.callbacks:
+    if private._debugInfo is not None and private.result is failure:
         private._debugInfo.failResult = None

@@ -243,6 +243,7 @@ class Connection:
         if self._outcome is not None:
             return failed(self._end())
         receiver: Awaitable[Message] = Awaitable(self._forget_receiver)
+        receiver.untaken = self._put_back
         self._receiver = receiver
         if timeout is not None:
             call = self._wire.reactor.callLater(
@@ -257,6 +258,15 @@ class Connection:
 
     def _forget_receiver(self, _: Any) -> None:
         self._receiver = None
+
+    def _put_back(self, message: Message) -> None:
+        is_binary = isinstance(message, bytes)
+        payload = message if isinstance(message, bytes) else message.encode()
+        self._messages.appendleft((payload, is_binary))
+        self._bytes += len(payload)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.callback(self._take())
 
     def _take(self) -> Message:
         payload, is_binary = self._messages.popleft()

@@ -41,6 +41,7 @@ from wsframe.awaiting import Awaitable, relay
 from wsframe.connection import Connection
 from wsframe.core.http import HeadersLike
 from wsframe.core.http_connect import HTTPConnect
+from wsframe.core.opening import build_request
 from wsframe.core.proxy import Proxy, ProxySettings
 from wsframe.core.uri import WebSocketURI, format_host_port
 from wsframe.errors import (
@@ -300,7 +301,11 @@ class _TLSLink(_Link):
         raise TLSFailed("data before the end of the TLS handshake")
 
     def ended(self, reason: Failure) -> Exception:
-        return TLSFailed(f"TLS handshake failed: {_tls_text(reason)}", phase=self.phase)
+        text = _tls_text(reason)
+        verified = _verification_text(cast(Any, self.transport).getHandle())
+        if verified and isinstance(reason.value, SSL.Error):
+            text = f"the certificate is not accepted: {verified}"
+        return TLSFailed(f"TLS handshake failed: {text}", phase=self.phase)
 
 
 def _tls_text(reason: Failure) -> str:
@@ -310,6 +315,23 @@ def _tls_text(reason: Failure) -> str:
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return "; ".join(entry[-1] for entry in error.args[0])
     return str(reason.getErrorMessage())
+
+
+def _verification_text(connection: Any) -> str:
+    """Return what OpenSSL found wrong with the certificate ("certificate has expired"), or "".
+
+    pyOpenSSL says "certificate verify failed" for everything. It has no public name for the
+    reason, and a verification callback would take the place of the user's own: hence its private
+    ones, without which the text is just poorer.
+    """
+    try:
+        library, ffi = cast(Any, SSL)._lib, cast(Any, SSL)._ffi
+        code = library.SSL_get_verify_result(connection._ssl)
+        if code == 0:
+            return ""
+        return str(ffi.string(library.X509_verify_cert_error_string(code)).decode())
+    except AttributeError:
+        return ""
 
 
 @implementer(IStreamClientEndpoint)
@@ -398,6 +420,14 @@ class WebSocketEndpoint:
         self._uri = uri
         self._handshake = {"headers": headers, "origin": origin, "subprotocols": subprotocols}
         self._options = options
+        build_request(  # what is wrong with the arguments is said now
+            host=uri.host,
+            port=uri.port,
+            secure=uri.secure,
+            target=uri.target,
+            key="",
+            **cast(Any, self._handshake),
+        )
         proxy = proxies.choose(uri) if proxies is not None else None
         endpoint: Any
         if proxy is None:

@@ -1,5 +1,7 @@
 """Answers to a CONNECT or to an opening handshake, whole, cut, hostile, and broken off."""
 
+import itertools
+
 import h11
 import pytest
 from hypothesis import given, settings
@@ -39,7 +41,7 @@ def outcome(pieces, *, tunnel=True, end=False, max_head=400, max_body=50):
 def cut_at(data, cuts):
     """Return the data in pieces."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def refused(status, body=b"", *headers):
@@ -155,6 +157,20 @@ def test_head_limit_is_exact(tunnel):
             good = outcome(pieces, tunnel=tunnel, max_head=len(head))
             assert good[4] == rest
             assert outcome(pieces, tunnel=tunnel, max_head=len(head) - 1) == "bad"
+
+
+@pytest.mark.parametrize("data", [b"H" * 401, b"HTTP/1.1 200 OK\r\nA: " + b"b" * 400 + b"\r\n\r\n"])
+def test_head_over_the_limit_is_said_to_be(data):
+    """And not taken for one that broke off."""
+    with pytest.raises(BadAnswer, match="too large"):
+        AnswerReader(tunnel=True, max_head=400, max_body=50).receive(data)
+
+
+@pytest.mark.parametrize("tunnel", [True, False])
+def test_bytes_behind_the_answer_may_be_more_than_a_head(tunnel):
+    """All of them come out, in order, when one read brings them with the head."""
+    rest = bytes(range(256)) * 256
+    assert outcome([INTERIM + (OPEN if tunnel else SWITCH) + rest], tunnel=tunnel)[4] == rest
 
 
 @pytest.mark.parametrize(

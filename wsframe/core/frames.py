@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 __all__ = ["BINARY", "CLOSE", "CONTINUATION", "PING", "PONG", "TEXT", "frame_head", "mask_payload"]
@@ -15,9 +14,6 @@ PING: Final = 0x9
 PONG: Final = 0xA
 
 _MASKED: Final = 0x80
-
-Masker = Callable[[bytes, bytes], bytes]
-"""Takes a payload and a key of four bytes, gives the masked payload."""
 
 
 def frame_head(

@@ -206,7 +206,7 @@ class ServerWire(Wire, WebSocketServerProtocol):
         error = failure.value
         if isinstance(error, Reject):
             _log.info("Refused {peer!r} with {status}", peer=self.peer, status=error.status)
-            self.failHandshake(error.body, error.status, error.headers)
+            self.refuse_with(error.status, error.body, error.headers)
         elif not self._discarding:
             _log.failure("Error in process_request, peer {peer!r}", failure, peer=self.peer)
             self.failHandshake("", 500)

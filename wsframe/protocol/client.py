@@ -177,7 +177,7 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
 
     def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
         super()._fail_connection(code, reason)
-        if not self.is_open.called:
+        if not self._accepted and not self.is_open.called:
             error = BadHandshake("the application did not accept the server's answer")
             quiet_errback(self.is_open, Failure(error))
 

@@ -26,7 +26,6 @@ from wsframe.core.http import (
     phrase,
 )
 from wsframe.core.opening import judge_request
-from wsframe.errors import InvalidHeader
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
 from wsframe.protocol.common import EARLY_BYTES, CommonFactory, CommonProtocol
 
@@ -78,8 +77,7 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         self._head = None
         self.request, head, rest = complete
         self.data = head + rest
-        origins = self.request.headers.get_all("Origin")
-        if not (self.factory.own_origin_check or (self.factory.null_admitted and origins == ["null"])):
+        if not self.factory.own_origin_check:
             options = self.factory.options
             refusal = judge_request(
                 self.request,
@@ -87,7 +85,10 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
                 hosts=options.hosts,
                 require_origin=options.require_origin,
             )
-            if refusal is not None:
+            null_admitted = (
+                self.factory.null_admitted and self.request.headers.get("Origin") == "null"
+            )
+            if refusal is not None and not (refusal.status == 403 and null_admitted):
                 self.failHandshake(refusal.reason, refusal.status)
                 return
         self.admit(self.request)
@@ -118,12 +119,9 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         self.resume_reading()
 
     def failHandshake(
-        self,
-        reason: str | None,
-        code: int = 400,
-        responseHeaders: HeadersLike | None = None,
+        self, reason: str, code: int = 400, responseHeaders: HeadersLike | None = None
     ) -> None:
-        """Autobahn: refuse the client with a complete HTTP answer; None gives the status' phrase.
+        """Autobahn: refuse the client with a complete HTTP answer.
 
         For a fault of the application's (500) the client is not told which.
         """
@@ -134,12 +132,16 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
                 reason=reason,
             )
             reason = phrase(500)
+        self.refuse_with(code, reason, responseHeaders or ())
+
+    def refuse_with(self, status: int, body: str | None, headers: HeadersLike) -> None:
+        """Refuse with what the application gave; with 500 when it cannot be sent."""
         try:
-            response = Response.text(code, reason, responseHeaders or ())
-        except (InvalidHeader, ValueError) as error:
+            response = Response.text(status, body, headers)
+        except (ValueError, TypeError) as error:
             _log.error("Cannot refuse {peer!r} like that: {error}", peer=self.peer, error=error)
             response = Response.text(500)
-        self.refuse(response, f"refused with {response.status}" if reason is None else reason)
+        self.refuse(response, body or f"refused with {response.status}")
 
     def refuse(self, response: Response, reason: str) -> None:
         """Answer with something else than 101, and end the connection in order."""

@@ -1,0 +1,136 @@
+"""The options: good values are kept, and nonsense is refused by the name of its field."""
+
+import dataclasses
+import math
+
+import pytest
+
+from wsframe.options import (
+    DEFAULT_CLIENT_OPTIONS,
+    DEFAULT_RECONNECT_OPTIONS,
+    DEFAULT_SERVER_OPTIONS,
+    ClientOptions,
+    ConnectionOptions,
+    ReconnectOptions,
+    ServerOptions,
+)
+
+KINDS = (ConnectionOptions, ClientOptions, ServerOptions, ReconnectOptions)
+FIELDS = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
+
+NO_NUMBERS = [True, False, "1", b"1", [1], 1j, object()]
+NONSENSE = {
+    "int": [0, -1, 1.0, math.nan, None, *NO_NUMBERS],
+    "float": [0, 0.0, -0.0, -1, math.nan, math.inf, -math.inf, 1e9, 10**400, None, *NO_NUMBERS],
+    "bool": [0, 1, None, "false", []],
+    "tuple[str, ...]": [3, None, "abc", b"abc", [1], [None], ["a", b"b"]],
+    "str": [3, b"a", ["a"], True, "a\r\nB: c", "a\x00", "€", "a\x85"],
+}
+NONSENSE["float | None"] = [value for value in NONSENSE["float"] if value is not None]
+NONSENSE["tuple[str, ...] | None"] = [v for v in NONSENSE["tuple[str, ...]"] if v is not None]
+NONSENSE["str | None"] = NONSENSE["str"]
+SENSE = {
+    "int": [1, 10**6],
+    "float": [1, 0.001, 366 * 24 * 3600],
+    "float | None": [1, 0.001, None],
+    "bool": [True, False],
+    "str | None": [None, "", "wsframe/1 (é)"],
+    "tuple[str, ...]": [()],
+    "tuple[str, ...] | None": [None],
+}
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=lambda value: getattr(value, "name", ""))
+def test_nonsense_is_refused_by_name(kind, field):
+    """Every field of every kind, and every sort of nonsense."""
+    for value in NONSENSE[field.type]:
+        with pytest.raises((TypeError, ValueError), match=rf"^{field.name}\b"):
+            kind(**{field.name: value})
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=lambda value: getattr(value, "name", ""))
+def test_sense_is_kept(kind, field):
+    """The borders of what is allowed are allowed."""
+    for value in [1, 1.5, 10] if field.name == "factor" else SENSE[field.type]:
+        assert getattr(kind(**{field.name: value}), field.name) == value
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=lambda value: getattr(value, "name", ""))
+def test_options_cannot_be_changed(kind, field):
+    """Nor shared by mistake; they can be put into sets."""
+    options = kind()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(options, field.name, 1)
+    assert hash(options) == hash(kind())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_are_given_by_name(kind):
+    """A number alone would say nothing."""
+    with pytest.raises(TypeError):
+        kind(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("subprotocols", ["a b"]),
+        ("subprotocols", [""]),
+        ("subprotocols", ["a\r\nb"]),
+        ("origins", ["example.org"]),
+        ("origins", ["https://example.org/"]),
+        ("origins", ["https://*.example.org"]),
+        ("origins", ["null"]),
+        ("origins", ["https://bücher.example"]),
+        ("hosts", []),
+        ("hosts", ["example.org:80"]),
+        ("hosts", ["https://example.org"]),
+        ("hosts", ["::1"]),
+        ("hosts", ["*"]),
+        ("hosts", ["bücher.example"]),
+        ("hosts", ["good.example", ""]),
+        ("backlog", 2**31),
+    ],
+)
+def test_server_option_that_would_never_match_is_refused(name, value):
+    """Rather than admitting nobody without a word."""
+    with pytest.raises(ValueError, match=rf"^{name}\b"):
+        ServerOptions(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("subprotocols", ("chat", "chat.v2")),
+        ("origins", ("*",)),
+        ("origins", ("https://example.org", "http://[::1]:80", "chrome-extension://abc")),
+        ("hosts", ("example.org", "127.0.0.1", "[::1]", "Example.ORG.")),
+        ("backlog", 2**31 - 1),
+    ],
+)
+def test_server_option_is_kept(name, value):
+    """As a tuple, from any sequence and from an iterator."""
+    assert getattr(ServerOptions(**{name: value}), name) == value
+    if isinstance(value, tuple):
+        assert getattr(ServerOptions(**{name: list(value)}), name) == value
+        assert getattr(ServerOptions(**{name: iter(value)}), name) == value
+
+
+@pytest.mark.parametrize("factor", [0.9, 10.1, 0])
+def test_factor_outside_its_bounds_is_refused(factor):
+    """Below 1 the waits would shrink; above 10 the second one is the cap."""
+    with pytest.raises(ValueError, match=r"^factor must be from 1 to 10"):
+        ReconnectOptions(factor=factor)
+
+
+def test_defaults_are_the_classes_own():
+    """What is used where nothing is given."""
+    assert ClientOptions() == DEFAULT_CLIENT_OPTIONS
+    assert ServerOptions() == DEFAULT_SERVER_OPTIONS
+    assert ReconnectOptions() == DEFAULT_RECONNECT_OPTIONS
+
+
+def test_defaults_bound_everything():
+    """Nothing that a peer can make grow is without a limit, and every wait ends."""
+    for kind, field in FIELDS:
+        assert field.type not in {"int", "float", "float | None"} or field.default is not None, kind
