@@ -161,13 +161,13 @@ def basic_auth(passwords: Mapping[str, str] | Any, *, realm: str = "wsframe") ->
     challenge = f'Basic realm="{_check_realm(realm)}", charset="UTF-8"'
 
     def check(request: Request) -> Deferred[Accept]:
-        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        scheme, value = _authorization(request)
         try:
-            decoded = base64.b64decode(value.strip(), validate=True)
+            decoded = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
             decoded = b""
         user, colon, password = decoded.partition(b":")
-        if scheme.lower() != "basic" or not colon:
+        if scheme != "basic" or not colon:
             raise Reject(
                 401, "a user name and password are required", {"WWW-Authenticate": challenge}
             )
@@ -183,11 +183,20 @@ def _check_realm(realm: str) -> str:
     return realm
 
 
+def _authorization(request: Request) -> tuple[str, str]:
+    """Return the scheme, in lower case, and the rest; both are empty without the header."""
+    values = request.headers.get_all("Authorization")
+    if len(values) > 1:
+        # A proxy before us may judge by another one than we would.
+        raise Reject(400, "there is more than one Authorization header")
+    scheme, _, rest = (values[0] if values else "").partition(" ")
+    return scheme.lower(), rest.strip()
+
+
 def _bearer_token(request: Request, header: str | None, subprotocol: bool) -> str | None:
-    for value in request.headers.get_all("Authorization"):
-        scheme, _, token = value.partition(" ")
-        if scheme.lower() == "bearer" and token.strip():
-            return token.strip()
+    scheme, token = _authorization(request)
+    if scheme == "bearer" and token:
+        return token
     if header is not None and request.headers.get(header):
         return request.headers[header]
     if subprotocol:
@@ -196,7 +205,7 @@ def _bearer_token(request: Request, header: str | None, subprotocol: bool) -> st
             if prefix == "bearer" and dot:
                 padded = encoded + "=" * (-len(encoded) % 4)
                 try:
-                    return base64.urlsafe_b64decode(padded).decode()
+                    return base64.urlsafe_b64decode(padded).decode() or None
                 except (binascii.Error, ValueError):
                     return None
     return None
@@ -204,7 +213,9 @@ def _bearer_token(request: Request, header: str | None, subprotocol: bool) -> st
 
 def _ask(checker: Any, credentials: object, text: str, challenge: str) -> Deferred[Accept]:
     def accepted(avatar: Any) -> Accept:
-        return Accept(avatar.decode() if isinstance(avatar, bytes) else str(avatar))
+        if isinstance(avatar, bytes):
+            avatar = avatar.decode(errors="backslashreplace")
+        return Accept(str(avatar))
 
     def refused(failure: Any) -> Any:
         failure.trap(LoginFailed)
@@ -216,7 +227,8 @@ def _ask(checker: Any, credentials: object, text: str, challenge: str) -> Deferr
 
 def _secret_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
     """Return the numbered lines of a private file, without empty ones and comments."""
-    with open(path, encoding="utf-8", opener=_open_without_waiting) as file:
+    # "sig": some editors begin UTF-8 with a mark, which would become a part of the first name.
+    with open(path, encoding="utf-8-sig", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise InvalidTokenFile(f"{path} is not a regular file")

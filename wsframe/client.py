@@ -214,13 +214,9 @@ class WebSocketClientService(Service):
     def stopService(self) -> Deferred[None]:
         """Close the connection with a Close frame, or stop trying; fires when all has ended."""
         super().stopService()
-        closing: Deferred[Any] = Deferred()
-        if self._connection is not None:
-            self._connection.close(1000).addBoth(closing.callback)
-        else:
-            closing.callback(None)
-        closing.addBoth(lambda _: self._client.stopService())
-        return closing.addBoth(lambda _: self._handling.cancel())
+        # At once, and not when the connection has ended: we may be started again before.
+        stopping: Deferred[Any] = self._client.stopService()
+        return stopping.addBoth(lambda _: self._handling.cancel())
 
     def _attempt_failed(self, failure: Failure) -> None:
         self._last_failure = cast(Exception, failure.value)
@@ -249,6 +245,8 @@ class WebSocketClientService(Service):
     def _handle(self, connection: Connection) -> None:
         # A handler may outlive its connection, to clean up, but not into the next one's time.
         self._handling.cancel()
+        if not self.running:
+            return  # stopped before it began
         self._handling = run(handle, self._handler, connection)
 
     def closed(self, connection: Connection, outcome: Exception) -> None:

@@ -280,20 +280,25 @@ class Connection:
         return payload if is_binary else payload.decode()
 
     def message_received(self, payload: bytes, is_binary: bool) -> None:
-        """From the protocol: a message came. It goes to who waits, or into the queue."""
+        """From the protocol: a message came; `deliver` follows when all of a read are there."""
         if not self._wire.can_send:
             # This side has begun to close: like a browser's, its application hears no more.
-            return
-        receiver = self._receiver
-        if receiver is not None:
-            self._receiver = None
-            receiver.callback(payload if is_binary else payload.decode())
             return
         self._messages.append((payload, is_binary))
         self._bytes += len(payload)
         options = self._wire.options
         if len(self._messages) >= options.receive_queue or self._bytes >= options.receive_buffer:
             self._wire.pause_reading()
+
+    def deliver(self) -> None:
+        """From the protocol: a read is taken apart; whoever waits in `recv` goes on.
+
+        Not before: a loop over many messages then runs through them without waiting in between.
+        """
+        receiver = self._receiver
+        if receiver is not None and self._messages:
+            self._receiver = None
+            receiver.callback(self._take())
 
     def __aiter__(self) -> Connection:
         """Iterate over the messages; ends when the connection closes normally.
@@ -303,6 +308,8 @@ class Connection:
         return self
 
     async def __anext__(self) -> Message:
+        if self._messages and self._receiver is None:
+            return self._take()
         try:
             return await self.recv()
         except ConnectionClosedOK:
@@ -354,6 +361,7 @@ class Connection:
 
     def closed(self, outcome: ConnectionClosed) -> None:
         """From the protocol: the transport is gone."""
+        self.deliver()
         self._outcome = outcome
         self._fail_senders()
         pings, self._pings = self._pings, {}
@@ -386,11 +394,11 @@ def _cancel_call(result: Any, call: IDelayedCall) -> Any:
 
 
 def broadcast(connections: Iterable[Connection], message: Message) -> None:
-    """Send one message to many connections of a server, without waiting for any of them.
+    """Send one message to many connections, without waiting for any of them.
 
-    Connections that are closing are passed over. The frame is built once; a connection whose peer
-    reads too slowly, so that `options.send_buffer` would be exceeded, is closed with 1008 and the
-    others go on.
+    Connections that are closing are passed over. The frame is built once for all clients of a
+    server; a connection whose peer reads too slowly, so that `options.send_buffer` would be
+    exceeded, is closed with 1008 and the others go on.
 
     Raises TypeError for anything but str and bytes.
     """
@@ -403,4 +411,4 @@ def broadcast(connections: Iterable[Connection], message: Message) -> None:
     frame = frames.frame_head(opcode, len(payload)) + payload
     for connection in list(connections):
         if connection._wire.can_send:
-            connection._wire.send_frame(frame)
+            connection._wire.send_shared(frame, payload, opcode == frames.BINARY)

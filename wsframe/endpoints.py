@@ -82,8 +82,9 @@ def with_deadline(
     def done(result: object) -> object:
         if call.active():
             call.cancel()
-        if timed_out and isinstance(result, Failure):
-            phase = getattr(result.value, "phase", None)
+        error = result.value if isinstance(result, Failure) else None
+        if timed_out and isinstance(error, OpenCancelled):
+            phase = error.phase
             waited = f" in phase {phase}" if phase else ""
             text = f"not open after {seconds:g} s{waited}"
             return Failure(OpenTimeout(text, phase=phase))
@@ -467,8 +468,7 @@ class WebSocketEndpoint:
 
         def cancel(_: Deferred[Connection]) -> None:
             if protocols:
-                text = "cancelled in phase handshake"
-                protocols[0].fail_open(OpenCancelled(text, phase="handshake"))
+                protocols[0].cancel_open()
             else:
                 below.cancel()
 

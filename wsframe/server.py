@@ -23,7 +23,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from wsframe.awaiting import Awaitable, fired, run
+from wsframe.awaiting import Awaitable, failed, fired, relay, run
 from wsframe.clock import global_reactor
 from wsframe.connection import Connection
 from wsframe.core.closing import check_close
@@ -280,31 +280,48 @@ class WebSocketServerService(Service):
         return self._server
 
     def when_listening(self) -> Awaitable[Server]:
-        """Return a Deferred that fires with the `Server` when it listens, or fails as it does."""
+        """Return a Deferred that fires with the `Server` when it listens, or fails as it does.
+
+        It fails with CancelledError when the service is stopped before.
+        """
         if self._server is not None:
             return fired(self._server)
+        if self._failure is not None:
+            return failed(cast(BaseException, self._failure.value))
         waiter: Awaitable[Server] = Awaitable(lambda _: self._listening.remove(waiter))
         self._listening.append(waiter)
         return waiter
 
     def privilegedStartService(self) -> None:
         """Begin to listen while the process may still open low ports."""
-        super().privilegedStartService()
         self._start()
+        super().privilegedStartService()
 
     def startService(self) -> None:
         """Begin to listen, if that has not happened yet."""
-        super().startService()
         self._start()
+        super().startService()
 
     def _start(self) -> None:
         if self._serving is not None:
             return
-        self._serving = serve(self._handler, self._listen, **self._arguments)
-        self._serving.addCallback(self.started).addErrback(self._not_started)
-        if self._failure is not None:
+        self._failure = None
+        self._serving = serving = serve(self._handler, self._listen, **self._arguments)
+        serving.addCallback(self._listens, serving).addErrback(self._not_started, serving)
+        failure = cast("Failure | None", self._failure)
+        if failure is not None:
             # A port that is taken is known at once: whoever starts us learns of it.
-            self._failure.raiseException()
+            failure.raiseException()
+
+    def _listens(self, server: Server, serving: Serving) -> Any:
+        if self._serving is not serving:
+            return server.close()  # stopped meanwhile
+        try:
+            self.started(server)
+        except Exception:
+            server.close()
+            raise
+        return None
 
     def started(self, server: Server) -> None:
         """The service listens. What this raises stops it."""
@@ -315,9 +332,12 @@ class WebSocketServerService(Service):
         for waiter in waiting:
             waiter.callback(server)
 
-    def _not_started(self, failure: Failure) -> None:
+    def _not_started(self, failure: Failure, serving: Serving) -> None:
+        _log.error("Cannot listen: {error}", error=failure.getErrorMessage())
+        if self._serving is not serving:
+            return  # stopped meanwhile
+        self._server = self._serving = None
         self._failure = failure
-        _log.failure("Cannot listen", failure)
         waiting, self._listening = self._listening, []
         for waiter in waiting:
             waiter.errback(failure)
@@ -325,8 +345,16 @@ class WebSocketServerService(Service):
     def stopService(self) -> Deferred[None]:
         """Drain and end; fires when all has ended."""
         super().stopService()
-        server, self._server, self._serving = self._server, None, None
-        return fired(None) if server is None else server.close(1001)
+        server, serving = self._server, self._serving
+        self._server = self._serving = self._failure = None
+        for waiter in list(self._listening):
+            waiter.cancel()
+        if server is not None:
+            return server.close(1001)
+        stopped: Awaitable[None] = fired(None) if serving is None else Awaitable()
+        if serving is not None:  # it has still to begin, and then ends
+            relay(serving, stopped)
+        return stopped
 
 
 class WebSocketResource(Resource):

@@ -15,7 +15,9 @@ from typing import Any
 from twisted.internet import defer
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import directlyProvides, providedBy
 
 WAIT = 10.0
 """Seconds that any wait of a helper may take: a safety net, never what a test measures."""
@@ -54,13 +56,33 @@ async def eventually(condition: Callable[[], object], seconds: float = WAIT) -> 
         await done
 
 
+class Stepped:
+    """The reactor, with a clock that stands still until `advance` is called.
+
+    Sockets are the reactor's own. A deadline can be reached at once, and with certainty.
+    """
+
+    def __init__(self) -> None:
+        from twisted.internet import reactor
+
+        self._reactor: Any = reactor
+        self._clock = Clock()
+        self.callLater = self._clock.callLater
+        self.seconds = self._clock.seconds
+        self.advance = self._clock.advance
+        self.getDelayedCalls = self._clock.getDelayedCalls
+        directlyProvides(self, providedBy(reactor))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
 class Raw(Protocol):
     """A connection of the test's own; `received` is everything that came and was not yet taken."""
 
     def __init__(self) -> None:
         self.received = bytearray()
         self.total = 0
-        self.closed: defer.Deferred[Failure] = defer.Deferred()
         self.lost: Failure | None = None
         self.made = defer.Deferred[None]()
         self._waiting: list[tuple[Callable[[], object], defer.Deferred[None]]] = []
@@ -75,7 +97,6 @@ class Raw(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
-        self.closed.callback(reason)
         self._look()
 
     def _look(self) -> None:

@@ -81,7 +81,7 @@ class Station:
 
     async def dashboard(self, connection: Connection) -> None:
         """Send the current state, then every change, until the dashboard leaves."""
-        connection.send(self._registry.state_message(self._now()))
+        await connection.send(self._registry.state_message(self._now()))
         self._dashboards.add(connection)
         try:
             async for _ in connection:

@@ -61,7 +61,10 @@ class Listener(Protocol):
     """What a protocol tells the connection that it carries."""
 
     def message_received(self, payload: bytes, is_binary: bool) -> None:
-        """A complete message came."""
+        """A complete message came; `deliver` follows."""
+
+    def deliver(self) -> None:
+        """All messages of a read from the transport are there."""
 
     def pong_received(self, payload: bytes) -> None:
         """A pong came that is not for the keepalive."""
@@ -126,9 +129,12 @@ class Wire(CommonProtocol):
         """Send a ping."""
         self.sendFrame(frames.PING, payload)
 
-    def send_frame(self, frame: bytes) -> None:
-        """Send a frame that is complete already, and unmasked: servers only."""
-        self.sendData(frame)
+    def send_shared(self, frame: bytes, payload: bytes, is_binary: bool) -> None:
+        """Send a message of which the unmasked frame is built already, where that will do."""
+        if self.factory.isServer:
+            self.sendData(frame)
+        else:
+            self.sendMessage(payload, is_binary)
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection: a Close frame with that code, then nothing more is read."""
@@ -137,6 +143,12 @@ class Wire(CommonProtocol):
     def _onOpen(self) -> None:
         super()._onOpen()
         self.opened()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: bytes from the peer."""
+        super().dataReceived(data)
+        if self.listener is not None:
+            self.listener.deliver()
 
     def _onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self.listener is not None:

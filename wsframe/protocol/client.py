@@ -24,7 +24,13 @@ from wsframe.clock import global_reactor
 from wsframe.core.http import Request, Response
 from wsframe.core.http_answer import Answer, AnswerReader, BadAnswer
 from wsframe.core.opening import build_request
-from wsframe.errors import BadHandshake, HandshakeRefused, InvalidHeader, OpenError
+from wsframe.errors import (
+    BadHandshake,
+    HandshakeRefused,
+    InvalidHeader,
+    OpenCancelled,
+    OpenError,
+)
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
 from wsframe.protocol.common import EARLY_BYTES, CommonFactory, CommonProtocol
 
@@ -140,13 +146,20 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the transport is gone; that may be how the answer ends."""
         if self.open_error is None and self.response is None:
-            try:
-                answer = self._answer.receive(b"")
-            except BadAnswer:
-                answer = None
-            if answer is not None and not answer.switched:
-                self.open_error = _refusal(answer)
+            self.open_error = self._refused_so_far()
         super().connectionLost(reason)
+
+    def cancel_open(self) -> None:
+        """Wait no longer. A refusal of which only the end of the body is missing is told."""
+        text = "cancelled in phase handshake"
+        self.fail_open(self._refused_so_far() or OpenCancelled(text, phase="handshake"))
+
+    def _refused_so_far(self) -> HandshakeRefused | None:
+        try:
+            answer = self._answer.receive(b"")
+        except BadAnswer:
+            return None
+        return None if answer is None or answer.switched else _refusal(answer)
 
     def failHandshake(self, reason: str) -> None:
         """Autobahn: the server's answer is not what the request asked for."""

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.python import usage
 
 from wsframe.auth import load_password, load_tokens
@@ -13,11 +14,11 @@ from wsframe.client import WebSocketClientService
 from wsframe.connection import Connection
 from wsframe.core.proxy import Proxy, ProxySettings
 from wsframe.core.uri import parse_uri
-from wsframe.errors import InvalidProxy, InvalidTokenFile, InvalidURI, ReceiveTimeout
-from wsframe.monitor.report import InvalidReport, encode_binary
+from wsframe.errors import InvalidProxy, InvalidTokenFile, ReceiveTimeout
+from wsframe.monitor.report import check_field, encode_binary
 from wsframe.monitor.sampler import Sampler
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ReconnectOptions
-from wsframe.services.listening import seconds
+from wsframe.services.listening import cut_on_next_signal, naming, seconds
 
 __all__ = ["AgentService", "Options", "makeService"]
 
@@ -55,34 +56,36 @@ class Options(usage.Options):
         """Check everything now, while there is somebody to read the answer."""
         if self["server"] is None:
             raise usage.UsageError("--server is required")
-        try:
+        with naming("server"):
             self.uri = parse_uri(self["server"])
-            if self.uri.target == "/":
-                self.uri = replace(self.uri, target="/agent")
-            self.proxies = ProxySettings(_proxy(self["proxy"], self["proxy-auth-file"]))
-            name = self["name"] or os.uname().nodename
+        if self.uri.target == "/":
+            self.uri = replace(self.uri, target="/agent")
+        with naming("proxy"):
+            proxy = None if self["proxy"] is None else Proxy.parse(self["proxy"])
+        with naming("proxy-auth-file"):
+            self.proxies = ProxySettings(_with_credentials(proxy, self["proxy-auth-file"]))
+        name = os.uname().nodename if self["name"] is None else self["name"]
+        with naming("name"):
+            check_field("name", name)
+        with naming("interval"):
             self.interval = seconds(self, "interval")
             self.sampler = Sampler(name, self.interval)
-            self.token = _token(self["token-file"], name) if self["token-file"] else None
-            self.client_options = replace(
-                DEFAULT_CLIENT_OPTIONS,
-                ping_interval=seconds(self, "ping-interval") or None,
-                ping_timeout=seconds(self, "ping-timeout"),
-            )
-        except (InvalidURI, InvalidProxy, InvalidTokenFile, InvalidReport, ValueError) as error:
-            raise usage.UsageError(str(error)) from None
-        except OSError as error:
-            raise usage.UsageError(str(error)) from None
+        with naming("token-file"):
+            path = self["token-file"]
+            self.token = None if path is None else _token(path, name)
+        with naming("ping-interval"):
+            interval = seconds(self, "ping-interval") or None
+            self.client_options = replace(DEFAULT_CLIENT_OPTIONS, ping_interval=interval)
+        with naming("ping-timeout"):
+            timeout = seconds(self, "ping-timeout")
+            self.client_options = replace(self.client_options, ping_timeout=timeout)
 
 
-def _proxy(url: str | None, auth_file: str | None) -> Proxy | None:
-    if url is None:
-        if auth_file is not None:
-            raise InvalidProxy("--proxy-auth-file is given without --proxy")
-        return None
-    proxy = Proxy.parse(url)
+def _with_credentials(proxy: Proxy | None, auth_file: str | None) -> Proxy | None:
     if auth_file is None:
         return proxy
+    if proxy is None:
+        raise InvalidProxy("it is given without --proxy")
     user, password = load_password(auth_file)
     return replace(proxy, user=user, password=password)
 
@@ -115,11 +118,25 @@ class AgentService(WebSocketClientService):
     async def _report(self, connection: Connection) -> None:
         while True:
             await connection.send(encode_binary(self._sampler.sample()))
+            await self._pause(connection)
+
+    async def _pause(self, connection: Connection) -> None:
+        """Wait until the next report. The monitor has nothing to say but its end."""
+        end = self._now() + self._interval
+        while (left := end - self._now()) > 0:
             try:
-                # The wait between reports; the monitor has nothing to say but its end.
-                await connection.recv(timeout=self._interval)
+                await connection.recv(timeout=left)
             except ReceiveTimeout:
-                continue
+                return
+
+    def stopService(self) -> Deferred[None]:
+        """Close and end; a second SIGTERM meanwhile is immediate."""
+        connection = self.connection
+        stopping = super().stopService()
+        if connection is None:
+            return stopping
+        restore = cut_on_next_signal(connection.abort)
+        return stopping.addBoth(lambda _: restore())
 
 
 def makeService(options: Options) -> IService:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from types import FrameType
@@ -20,12 +21,18 @@ from wsframe.auth import bearer_auth, load_tokens
 from wsframe.awaiting import run
 from wsframe.clock import global_reactor
 from wsframe.core.http import Request, Response
-from wsframe.errors import InvalidHeader, InvalidTokenFile
 from wsframe.handling import Handler
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
 from wsframe.server import Server, WebSocketServerService
 
-__all__ = ["ListeningOptions", "ListeningService", "Route"]
+__all__ = [
+    "ListeningOptions",
+    "ListeningService",
+    "Route",
+    "cut_on_next_signal",
+    "naming",
+    "seconds",
+]
 
 _log = Logger(namespace="wsframe.services")
 
@@ -44,6 +51,15 @@ def seconds(options: usage.Options, name: str) -> float:
         return float(options[name])
     except ValueError:
         raise usage.UsageError(f"--{name}: {options[name]!r} is not a number") from None
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Turn what a wrong value raises into a UsageError that names the option."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise usage.UsageError(f"--{option}: {error}") from None
 
 
 class ListeningOptions(usage.Options):
@@ -101,15 +117,10 @@ class ListeningOptions(usage.Options):
     def postOptions(self) -> None:
         """Check everything now, while there is somebody to read the answer."""
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
-        try:
-            self.tokens = load_tokens(self["token-file"]) if self["token-file"] else None
-        except (InvalidTokenFile, OSError) as error:
-            raise usage.UsageError(f"--token-file: {error}") from None
+        with naming("token-file"):
+            self.tokens = None if self["token-file"] is None else load_tokens(self["token-file"])
         for description in self["listen"]:
-            try:
-                serverFromString(global_reactor(), description)
-            except (ValueError, TypeError, LookupError) as error:
-                raise usage.UsageError(f"--listen {description}: {error}") from None
+            _check_endpoint(description)
             if self.loopback_only and not _is_local(description):
                 raise usage.UsageError(
                     f"--listen {description}: without --token-file a service listens on this "
@@ -124,26 +135,48 @@ class ListeningOptions(usage.Options):
 
     def build_options(self) -> ServerOptions:
         """Return the `ServerOptions` that the command line amounts to."""
-        try:
-            return replace(
-                DEFAULT_SERVER_OPTIONS,
-                max_message_size=int(self["max-message-size"]),
-                ping_interval=seconds(self, "ping-interval") or None,
-                ping_timeout=seconds(self, "ping-timeout"),
-                origins=tuple(self["origin"]),
-                hosts=tuple(self["host"]) or None,
-            )
-        except (InvalidHeader, ValueError) as error:
-            raise usage.UsageError(str(error)) from None
+        with naming("max-message-size"):
+            size = int(self["max-message-size"])
+        fields: dict[str, Any] = {}
+        options = DEFAULT_SERVER_OPTIONS
+        for option, field, value in (
+            ("max-message-size", "max_message_size", size),
+            ("ping-interval", "ping_interval", seconds(self, "ping-interval") or None),
+            ("ping-timeout", "ping_timeout", seconds(self, "ping-timeout")),
+            ("origin", "origins", tuple(self["origin"])),
+            ("host", "hosts", tuple(self["host"]) or None),
+        ):
+            fields[field] = value
+            with naming(option):
+                options = replace(DEFAULT_SERVER_OPTIONS, **fields)
+        return options
 
 
+def _check_endpoint(description: str) -> None:
+    """Raise UsageError for a description from which no endpoint can be made."""
+    kind, first, *_ = [*_SEPARATOR.split(description), ""]
+    port = first.removeprefix("port=")
+    try:
+        serverFromString(global_reactor(), description)
+        if kind in _INTERNET and port.isdecimal() and int(port) > 65535:
+            raise ValueError("a port is from 0 to 65535")
+    except LookupError:
+        text = "this process was given no such socket"
+    except Exception as error:  # noqa: BLE001 - anybody's plugin, OpenSSL on a wrong file
+        text = str(error)
+    else:
+        return
+    raise usage.UsageError(f"--listen {description}: {text}")
+
+
+_INTERNET: Final = frozenset({"tcp", "tcp6", "ssl"})
 _SEPARATOR: Final = re.compile(r"(?<!\\):")
 
 
 def _is_local(description: str) -> bool:
     """Return whether an endpoint description keeps to this machine, as far as it says."""
     kind, *arguments = _SEPARATOR.split(description)
-    if kind not in {"tcp", "tcp6", "ssl"}:
+    if kind not in _INTERNET:
         return True  # `ListeningService.started` looks at the address itself
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -218,26 +251,38 @@ class ListeningService(WebSocketServerService):
     def stopService(self) -> Deferred[None]:
         """Drain; a second SIGTERM meanwhile is immediate."""
         server = self.server
-        if server is not None and global_reactor() is self.reactor:
-            _abort_on_second_signal(server)
-        return super().stopService()
+        stopping = super().stopService()
+        if server is None or global_reactor() is not self.reactor:
+            return stopping
+        restore = cut_on_next_signal(server.abort)
+        return stopping.addBoth(lambda _: restore())
 
 
 def _healthy(_: Request) -> Response:
     return Response.text(200, "ok")
 
 
-def _abort_on_second_signal(server: Server) -> None:
-    """From now on SIGTERM and SIGINT do not ask again."""
+def cut_on_next_signal(cut: Callable[[], object]) -> Callable[[], None]:
+    """Have the next SIGTERM or SIGINT call `cut`; return what ends that."""
+    previous: dict[signal.Signals, Any] = {}
+    reactor: Any = global_reactor()
 
-    def abort(number: int, _: FrameType | None) -> None:
+    def tell(number: int) -> None:
         _log.warn("Second signal {number}: every connection is cut", number=number)
+        cut()
+
+    def received(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        reactor: Any = global_reactor()
-        reactor.callFromThread(server.abort)
+        reactor.callFromThread(tell, number)
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            if signal.getsignal(number) is received:
+                signal.signal(number, handler or signal.SIG_DFL)
 
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, abort)
+            previous[number] = signal.signal(number, received)
     except ValueError:
         pass  # not the main thread: then the signals are somebody else's
+    return restore

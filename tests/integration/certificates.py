@@ -1,0 +1,112 @@
+"""Certificates made for a test: an authority of its own, and what it issues or does not."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+from twisted.internet import ssl
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from zope.interface import implementer
+
+DAY = datetime.timedelta(days=1)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _certificate(
+    subject: str,
+    issuer: str,
+    public_key: Any,
+    signing_key: Any,
+    names: tuple[str, ...],
+    expired: bool,
+    authority: bool,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(subject))
+        .issuer_name(_name(issuer))
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - 10 * DAY)
+        .not_valid_after(now - DAY if expired else now + DAY)
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+    )
+    if names:
+        alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+        builder = builder.add_extension(alternatives, critical=False)
+    return builder.sign(signing_key, hashes.SHA256())
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """What a server offers: a key and its certificate; `names` is what each client asked for.
+
+    Twisted's own CertificateOptions use a call that pyOpenSSL has deprecated.
+    """
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self.names: list[str | None] = []
+        self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        self._context.use_privatekey(key)
+        self._context.use_certificate(certificate)
+        self._context.set_tlsext_servername_callback(self._note)
+
+    def renew(self, other: ServerTLS) -> None:
+        """Offer the other's certificate from now on."""
+        self._context = other._context
+
+    def _note(self, connection: SSL.Connection) -> None:
+        name = connection.get_servername()
+        self.names.append(None if name is None else name.decode())
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        return SSL.Connection(self._context, None)
+
+
+class Authority:
+    """A certificate authority that only the clients of the test trust."""
+
+    def __init__(self, name: str = "test CA") -> None:
+        self._name = name
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        public = self._key.public_key()
+        self._certificate = _certificate(name, name, public, self._key, (), False, True)
+        pem = self._certificate.public_bytes(serialization.Encoding.PEM)
+        self.root = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(pem)])
+
+    def issue(self, *names: str, expired: bool = False) -> ServerTLS:
+        """Return what a server offers: a certificate for these names and addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certificate(
+            names[0], self._name, key.public_key(), self._key, names, expired, False
+        )
+        return ServerTLS(key, certificate)
+
+    def client(self, name: str) -> Any:
+        """Return what a client verifies with: this authority, and that name."""
+        return ssl.optionsForClientTLS(name, trustRoot=self.root)
+
+
+def self_signed(*names: str) -> ServerTLS:
+    """Return what a server offers: a certificate that nobody issued."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _certificate(names[0], names[0], key.public_key(), key, names, False, False)
+    return ServerTLS(key, certificate)

@@ -1,0 +1,154 @@
+"""Proxies: tinyproxy and squid as processes, and one of the test's own that writes all down."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import defer
+
+from .peers import Daemon, missing, program
+from .raw import Raw, RawServer, connect_raw
+
+USER, PASSWORD = "anna", "s3cret.pass"
+ENCODED = "s3cret%2Epass"
+"""The password as it stands in a URL; that it is decoded shows where the proxy takes it."""
+
+
+class Proxies:
+    """Starts each kind of proxy once, when it is first asked for."""
+
+    def __init__(self) -> None:
+        # Not below pytest's own directory: squid gives its rights up, and could not read there.
+        self._directory = Path(tempfile.mkdtemp(prefix="wsframe-proxies-"))
+        self._directory.chmod(0o755)
+        self._daemons: dict[tuple[str, bool], Daemon] = {}
+
+    def get(self, kind: str, *, auth: bool) -> int:
+        """Return the port of a running proxy of that kind, "tinyproxy" or "squid"."""
+        key = kind, auth
+        if key not in self._daemons:
+            command = getattr(self, f"_{kind}")(self._directory / f"{kind}-{auth}", auth)
+            self._daemons[key] = Daemon(command, self._directory / f"{kind}-{auth}.log")
+        return self._daemons[key].port
+
+    def stop(self) -> None:
+        for daemon in self._daemons.values():
+            daemon.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    @staticmethod
+    def _tinyproxy(file: Path, auth: bool) -> Any:
+        path = program("tinyproxy")
+
+        def command(port: int) -> list[str]:
+            lines = [f"Port {port}", "Listen 127.0.0.1", "Allow 127.0.0.1", "Timeout 60"]
+            if auth:
+                lines.append(f"BasicAuth {USER} {PASSWORD}")
+            file.write_text("\n".join(lines) + "\n")
+            return [path, "-d", "-c", str(file)]
+
+        return command
+
+    @staticmethod
+    def _squid(file: Path, auth: bool) -> Any:
+        path = program("squid")
+        helper = _ncsa_helper() if auth else ""
+
+        def command(port: int) -> list[str]:
+            lines = [
+                f"http_port 127.0.0.1:{port}",
+                "pid_filename none",
+                "access_log none",
+                "cache deny all",
+                "cache_mem 1 MB",
+                "cache_log /dev/null",
+                "max_filedescriptors 1024",
+                "shutdown_lifetime 0 seconds",
+                "pinger_enable off",
+                "logfile_rotate 0",
+                "visible_hostname test",
+                "coredump_dir /nonexistent",
+            ]
+            if auth:
+                passwords = file.with_suffix(".passwords")
+                digest = hashlib.md5(PASSWORD.encode()).hexdigest()  # noqa: S324 - its format
+                passwords.write_text(f"{USER}:{digest}\n")
+                lines += [
+                    f"auth_param basic program {helper} {passwords}",
+                    "auth_param basic children 1 startup=1",
+                    "acl known proxy_auth REQUIRED",
+                    "http_access allow known",
+                    "http_access deny all",
+                ]
+            else:
+                lines.append("http_access allow all")
+            file.write_text("\n".join(lines) + "\n")
+            return [path, "-N", "-f", str(file)]
+
+        return command
+
+
+def _ncsa_helper() -> str:
+    for directory in ("/usr/lib/squid", "/usr/lib64/squid", "/usr/libexec/squid"):
+        path = os.path.join(directory, "basic_ncsa_auth")
+        if os.access(path, os.X_OK):
+            return path
+    return str(missing("basic_ncsa_auth, a part of squid"))
+
+
+class Relay(Raw):
+    """The proxy's side of a connection with an origin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other: Raw | None = None
+
+
+class RecordingProxy(RawServer):
+    """An HTTP proxy of the test's own: `requests` are the heads of its clients, `seen` all else.
+
+    `address` is where it connects to whatever its client asks for; None is what was asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._serve)
+        self.requests: list[str] = []
+        self.seen = bytearray()
+        self.origins: list[Raw] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def _serve(self, client: Raw) -> None:
+        head = await client.read_head()
+        self.requests.append(head)
+        target = head.split(" ")[1]
+        origin = await connect_raw(int(target.rpartition(":")[2]))
+        self.origins.append(origin)
+        client.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        self._relay(client, origin, self.seen)
+        self._relay(origin, client, None)
+
+    def _relay(self, source: Raw, sink: Raw, seen: bytearray | None) -> None:
+        def forward(data: bytes) -> None:
+            if seen is not None:
+                seen.extend(data)
+            sink.write(data)
+
+        if source.received:
+            forward(bytes(source.received))
+            source.received.clear()
+        source.dataReceived = forward  # type: ignore[method-assign]
+        source.ended().addCallback(lambda _: sink.finish())
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await super().__aexit__(*exc_info)
+        for origin in self.origins:
+            await origin.drop()
+        await defer.succeed(None)
