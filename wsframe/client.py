@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IReactorTime,
@@ -18,9 +18,9 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from wsframe.awaiting import Awaitable, fired, relay, run
+from wsframe.awaiting import Awaitable, failed, fired, relay, run
 from wsframe.clock import global_reactor, monotonic_clock
-from wsframe.connection import Connection
+from wsframe.connection import Connection, State
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.opening import check_subprotocols
 from wsframe.core.proxy import Proxies, ProxySettings
@@ -162,6 +162,8 @@ class WebSocketClientService(Service):
         self._handler = handler
         self._connection: Connection | None = None
         self._handling: Awaitable[None] = fired(None)
+        self._waiting: list[Awaitable[Connection]] = []
+        self._stopped = False
         self._backoff = Backoff(
             first=reconnect.first_delay,
             factor=reconnect.factor,
@@ -201,22 +203,45 @@ class WebSocketClientService(Service):
 
         It fails with CancelledError when the service is stopped before.
         """
-        result: Awaitable[Connection] = Awaitable()
-        connected: Deferred[Any] = self._client.whenConnected()
-        relay(connected.addCallback(lambda protocol: protocol.connection), result)
-        return result
+        if self._stopped:
+            return failed(CancelledError())
+        if self._connection is not None and self._connection.state is State.OPEN:
+            return fired(self._connection)
+        waiter: Awaitable[Connection] = Awaitable(self._forget_waiter)
+        self._waiting.append(waiter)
+        return waiter
+
+    def _forget_waiter(self, cancelled: Any) -> None:
+        self._waiting = [waiter for waiter in self._waiting if waiter is not cancelled]
 
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()
+        self._stopped = False
         self._client.startService()
 
     def stopService(self) -> Deferred[None]:
         """Close the connection with a Close frame, or stop trying; fires when all has ended."""
         super().stopService()
+        self._stopped = True
+        for waiter in list(self._waiting):
+            waiter.cancel()
+        handling = self._handling
         # At once, and not when the connection has ended: we may be started again before.
         stopping: Deferred[Any] = self._client.stopService()
-        return stopping.addBoth(lambda _: self._handling.cancel())
+        result: Awaitable[None] = Awaitable()
+
+        def ended() -> None:
+            handling.cancel()
+            if not result.called:
+                result.callback(None)
+
+        if stopping.called:
+            ended()
+        else:
+            # In the next turn: until then the ClientService can be told nothing.
+            stopping.addBoth(lambda _: self._reactor.callLater(0, ended))
+        return result
 
     def _attempt_failed(self, failure: Failure) -> None:
         self._last_failure = cast(Exception, failure.value)
@@ -245,6 +270,11 @@ class WebSocketClientService(Service):
     def _handle(self, connection: Connection) -> None:
         # A handler may outlive its connection, to clean up, but not into the next one's time.
         self._handling.cancel()
+        if connection.state is State.OPEN:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                if not waiter.called:  # cancelled by one that came before
+                    waiter.callback(connection)
         if not self.running:
             return  # stopped before it began
         self._handling = run(handle, self._handler, connection)

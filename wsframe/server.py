@@ -40,9 +40,23 @@ Listen = str | IStreamServerEndpoint | Sequence[str | IStreamServerEndpoint]
 
 
 class _Connections:
-    """The open connections of one server, each with its handler; they end together."""
+    """The connections of one server, each with its handler; they end together.
 
-    def __init__(self, handler: Handler, options: ServerOptions, reactor: IReactorTime) -> None:
+    `factory` builds their protocols.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        options: ServerOptions,
+        reactor: IReactorTime,
+        process_request: ProcessRequest | None,
+    ) -> None:
+        self.factory = ConnectionServerFactory(
+            self.opened, reactor=reactor, options=options, process_request=process_request
+        )
+        cast(Any, self.factory).noisy = False
+        self.factory.left = self._look
         self._handler = handler
         self._options = options
         self._reactor = reactor
@@ -70,7 +84,11 @@ class _Connections:
 
     def _ended(self, connection: Connection) -> None:
         del self._handling[connection]
-        if not self._handling and self._drained is not None:
+        self._look()
+
+    def _look(self) -> None:
+        """See whether the last one is gone that `drain` waits for."""
+        if self._drained is not None and not (self._handling or self.factory.opening):
             drained, self._drained = self._drained, None
             drained.callback(None)
 
@@ -80,11 +98,15 @@ class _Connections:
         return frozenset(self._handling)
 
     def drain(self, code: int, reason: str) -> Deferred[None]:
-        """Close all; fires when every handler has ended, within `options.drain_timeout`."""
+        """Close all; fires when every handler has ended, within `options.drain_timeout`.
+
+        Clients that have not finished their opening handshake are answered 503, and waited for.
+        """
         self._code = code
         for connection in list(self._handling):
             connection.close(code, reason)
-        if not self._handling:
+        self.factory.turn_away()
+        if not (self._handling or self.factory.opening):
             return fired(None)
         waited_for = self._drained
         self._drained = drained = Awaitable[None]()
@@ -96,10 +118,15 @@ class _Connections:
         return drained
 
     def _cut(self) -> None:
-        _log.warn("{count} connections did not end in time", count=len(self._handling))
+        _log.warn(
+            "{count} connections did not end in time",
+            count=len(self._handling) + len(self.factory.opening),
+        )
         for connection, handling in list(self._handling.items()):
             handling.cancel()
             connection.abort()
+        for wire in list(self.factory.opening):
+            wire.abort("local", "the server is closing")
 
 
 class Server:
@@ -165,6 +192,9 @@ def _inform(value: object, waiter: Awaitable[None]) -> object:
 class Serving(Awaitable[Server]):
     """What `serve` returns: await it for the `Server`, or hold it open with `async with`."""
 
+    failure: Failure | None = None
+    """Why it will not listen; known before what listened already has ended."""
+
     _server: Server
 
     async def __aenter__(self) -> Server:
@@ -198,20 +228,17 @@ def serve(
     """
     reactor = reactor or global_reactor()
     endpoints = _endpoints(reactor, listen, options)
-    connections = _Connections(handler, options, reactor)
-    factory = ConnectionServerFactory(
-        connections.opened, reactor=reactor, options=options, process_request=process_request
-    )
-    cast(Any, factory).noisy = False
+    connections = _Connections(handler, options, reactor, process_request)
     serving = Serving()
     ports: list[IListeningPort] = []
 
     async def listen_everywhere() -> Server:
         try:
             for endpoint in endpoints:
-                port = await endpoint.listen(cast(Any, factory))
+                port = await endpoint.listen(cast(Any, connections.factory))
                 ports.append(port)
         except BaseException:
+            serving.failure = Failure()
             await gatherResults([maybeDeferred(port.stopListening) for port in ports])
             raise
         return Server(connections, ports)
@@ -308,6 +335,8 @@ class WebSocketServerService(Service):
         self._failure = None
         self._serving = serving = serve(self._handler, self._listen, **self._arguments)
         serving.addCallback(self._listens, serving).addErrback(self._not_started, serving)
+        if serving.failure is not None:
+            self._not_started(serving.failure, serving)
         failure = cast("Failure | None", self._failure)
         if failure is not None:
             # A port that is taken is known at once: whoever starts us learns of it.
@@ -333,9 +362,9 @@ class WebSocketServerService(Service):
             waiter.callback(server)
 
     def _not_started(self, failure: Failure, serving: Serving) -> None:
-        _log.error("Cannot listen: {error}", error=failure.getErrorMessage())
         if self._serving is not serving:
-            return  # stopped meanwhile
+            return  # it is known, or we were stopped meanwhile
+        _log.error("Cannot listen: {error}", error=failure.getErrorMessage())
         self._server = self._serving = None
         self._failure = failure
         waiting, self._listening = self._listening, []
@@ -376,13 +405,7 @@ class WebSocketResource(Resource):
     ) -> None:
         super().__init__()
         self._reactor = reactor or global_reactor()
-        self._connections = _Connections(handler, options, self._reactor)
-        self._factory = ConnectionServerFactory(
-            self._connections.opened,
-            reactor=self._reactor,
-            options=options,
-            process_request=process_request,
-        )
+        self._connections = _Connections(handler, options, self._reactor, process_request)
 
     @property
     def connections(self) -> frozenset[Connection]:
@@ -413,7 +436,7 @@ class WebSocketResource(Resource):
         if channel is None or channel.transport is None:
             return  # the client left
         transport: Any = channel.transport
-        protocol: Any = self._factory.buildProtocol(transport.getPeer())
+        protocol: Any = self._connections.factory.buildProtocol(transport.getPeer())
         channel.setTimeout(None)
         leftover = b"".join(channel._dataBuffer)
         # The channel is the transport's producer and its protocol; both are ours from now on.

@@ -161,7 +161,7 @@ class Raw(Protocol):
         key = await self.read(4) if second & 0x80 else b""
         payload = await self.read(length)
         if key:
-            payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+            payload = mix(payload, key)
         return first & 0x0F, payload
 
     async def read_close(self) -> tuple[int | None, str]:
@@ -272,9 +272,13 @@ def frame(
     if not masked:
         return head + payload
     key = os.urandom(4)
+    return head + key + mix(payload, key)
+
+
+def mix(payload: bytes, key: bytes) -> bytes:
+    """Return the payload masked, or unmasked (RFC 6455 §5.3)."""
     repeated = (key * (len(payload) // 4 + 1))[: len(payload)]
-    mixed = int.from_bytes(payload) ^ int.from_bytes(repeated)
-    return head + key + mixed.to_bytes(len(payload))
+    return (int.from_bytes(payload) ^ int.from_bytes(repeated)).to_bytes(len(payload))
 
 
 def close_frame(code: int | None, reason: str = "", *, masked: bool = True) -> bytes:

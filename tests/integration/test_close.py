@@ -30,10 +30,12 @@ from .raw import (
     Stepped,
     accept_raw,
     close_frame,
+    connect_raw,
     eventually,
     frame,
     open_raw,
     turns,
+    upgrade,
     within,
 )
 
@@ -86,7 +88,7 @@ async def test_code_of_this_side(role: str, code: int) -> None:
         assert await both.raw.read_close() == (code, "because")
         both.raw.write(both.close_frame(code))
         if role == "client":
-            both.raw.finish()  # the server ends TCP first (RFC 6455 §7.1.1)
+            both.raw.finish()
         await within(closing)
         outcome = await both.ours.when_closed()
         assert (outcome.code, outcome.reason) == (code, "because")
@@ -103,49 +105,15 @@ async def test_code_of_the_peer_is_told_and_answered(role: str, code: int | None
     async with pair(role) as both:
         reason = "bye" if code else ""
         both.raw.write(both.close_frame(code, reason))
+        # The answer repeats the code and not the reason.
+        assert await both.raw.read_close() == (code, "")
+        if role == "client":
+            both.raw.finish()  # the server ends TCP first (RFC 6455 §7.1.1)
         with pytest.raises(ConnectionClosedOK if ok else ConnectionClosedError) as caught:
-            await within(defer.gatherResults([both.ours.recv(), closer(role, both)])).addErrback(
-                lambda failure: failure.value.subFailure.raiseException()
-            )
+            await both.ours.recv(10)
         error = caught.value
         assert (error.code, error.reason) == (code or 1005, reason)
         assert (error.by, error.clean) == ("remote", True)
-
-
-async def answered(both: Both, code: int | None, role: str) -> None:
-    assert await both.raw.read_close() == (code, "")
-    if role == "client":
-        both.raw.finish()
-
-
-def closer(role: str, both: Both) -> Any:
-    """Be the peer that has closed: see the answer, and end TCP where that is the peer's part."""
-
-    async def play() -> None:
-        code, reason = await both.raw.read_close()
-        assert reason == ""
-        both.raw.answered = code  # type: ignore[attr-defined]
-        if role == "client":
-            both.raw.finish()
-
-    return defer.ensureDeferred(play())
-
-
-@ROLES
-@pytest_twisted.ensureDeferred
-async def test_answer_repeats_the_code(role: str) -> None:
-    async with pair(role) as both:
-        for code in (1001,):
-            both.raw.write(both.close_frame(code, "x"))
-            await answered(both, code, role)
-
-
-@ROLES
-@pytest_twisted.ensureDeferred
-async def test_answer_to_an_empty_close_is_empty(role: str) -> None:
-    async with pair(role) as both:
-        both.raw.write(both.close_frame(None))
-        await answered(both, None, role)
 
 
 @ROLES
@@ -291,9 +259,14 @@ async def test_peer_that_trickles_on_after_our_close_ends_at_close_timeout(role:
 async def test_data_behind_the_close_frame_is_not_looked_at(role: str) -> None:
     async with pair(role) as both:
         both.raw.write(
-            both.frame(1, b"before") + both.close_frame(1000) + both.frame(1, b"after") + b"\xff" * 50
+            both.frame(1, b"before")
+            + both.close_frame(1000)
+            + both.frame(1, b"after")
+            + b"\xff" * 50
         )
-        await answered(both, 1000, role)
+        assert await both.raw.read_close() == (1000, "")
+        if role == "client":
+            both.raw.finish()
         assert await both.ours.recv(10) == "before"
         with pytest.raises(ConnectionClosedOK):
             await both.ours.recv(10)
@@ -419,32 +392,58 @@ async def test_client_that_ignores_the_close_is_aborted_at_drain_timeout() -> No
     assert server.connections == frozenset()
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", upgrade()[:-2]], ids=["nothing", "a", "most"])
 @pytest_twisted.ensureDeferred
-async def test_client_that_opens_while_the_server_drains_is_closed_too() -> None:
-    handling: list[Connection] = []
-
+async def test_client_that_is_not_open_yet_does_not_outlive_the_server(sent: bytes) -> None:
     async def handler(connection: Connection) -> None:
-        handling.append(connection)
         await connection.when_closed()
 
-    server = await serve(handler, LISTEN, options=ServerOptions(drain_timeout=1))
-    port = server.addresses[0].port  # type: ignore[attr-defined]
-    from .raw import connect_raw, upgrade
-
-    raw = await connect_raw(port)
-    raw.write(upgrade()[:-2])
-    await turns(5)
-    held = await open_raw(port)
+    server = await serve(handler, LISTEN, options=ServerOptions(drain_timeout=5))
+    raw = await connect_raw(server.addresses[0].port)  # type: ignore[attr-defined]
+    raw.write(sent)
+    held = await open_raw(server.addresses[0].port)  # type: ignore[attr-defined]
     await eventually(lambda: server.connections)
     closing = server.close()
-    raw.write(b"\r\n")
-    # It is turned away, or opened and then closed; it is not held on to.
-    await held.read_close()
+    assert await held.read_close() == (1001, "")
     held.write(close_frame(1001))
-    await within(closing)
+    assert (await raw.read_head()).startswith("HTTP/1.1 503 ")
     await raw.drop()
-    await held.drop()
-    await eventually(lambda: not server.connections)
+    await within(closing, 2)
+    await within(held.ended())
+
+
+@pytest_twisted.ensureDeferred
+async def test_client_that_is_not_open_and_stays_is_aborted_at_drain_timeout() -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.when_closed()
+
+    server = await serve(handler, LISTEN, options=ServerOptions(drain_timeout=0.1))
+    raw = await connect_raw(server.addresses[0].port)  # type: ignore[attr-defined]
+    raw.write(b"GET")
+    await turns(5)
+    raw.transport.pauseProducing()  # type: ignore[union-attr]
+    await within(server.close(), 5)
+    raw.transport.resumeProducing()  # type: ignore[union-attr]
+    await within(raw.ended())
+
+
+@pytest_twisted.ensureDeferred
+async def test_client_whose_admission_is_undecided_does_not_outlive_the_server() -> None:
+    cancelled: list[object] = []
+
+    def decide(request: object) -> defer.Deferred[None]:
+        return defer.Deferred(cancelled.append)
+
+    server = await serve(lambda connection: None, LISTEN, process_request=decide)
+    opening = connect(f"ws://127.0.0.1:{server.addresses[0].port}/")  # type: ignore[attr-defined]
+    results: list[Any] = []
+    opening.addBoth(results.append)
+    await eventually(lambda: server._connections.factory.opening)
+    await turns(5)
+    await within(server.close())
+    await eventually(lambda: results)
+    assert results[0].value.status == 503
+    assert len(cancelled) == 1
 
 
 # ------------------------------------------------------------------ receiving

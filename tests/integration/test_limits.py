@@ -453,9 +453,7 @@ async def test_connection_over_the_limit_is_503_and_the_next_one_is_admitted() -
             await client.close()
 
 
-@pytest.mark.parametrize(
-    "status", [300, 302, 400, 401, 403, 404, 408, 426, 429, 500, 503, 599]
-)
+@pytest.mark.parametrize("status", [300, 302, 400, 401, 403, 404, 408, 426, 429, 500, 503, 599])
 @pytest_twisted.ensureDeferred
 async def test_refusal_of_the_application_reaches_the_client_whole(status: int) -> None:
     from wsframe.errors import Reject
@@ -481,3 +479,20 @@ async def test_process_request_that_raises_is_500_and_says_nothing() -> None:
             await connect(url)
         assert caught.value.status == 500
         assert b"planted" not in caught.value.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_far_over_the_limit_clients_are_cut_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that are being told 503 are bounded, too; so are the file descriptors they hold."""
+    monkeypatch.setattr("wsframe.protocol.server.TURNED_AWAY", 1)
+    async with serving(options=ServerOptions(max_connections=1)) as (server, url, handled):
+        client = await connect(url)
+        await handled.next()
+        port: int = server.addresses[0].port  # type: ignore[attr-defined]
+        told, cut = await connect_raw(port), await connect_raw(port)
+        assert (await told.read_head()).startswith("HTTP/1.1 503")
+        assert await cut.read_all() == b""
+        await told.drop()
+        await client.close()

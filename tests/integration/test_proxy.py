@@ -135,9 +135,7 @@ async def test_no_password_is_proxy_auth_required(proxies: Proxies, kind: str) -
 async def test_target_that_refuses_is_proxy_refused(proxies: Proxies, kind: str) -> None:
     proxy_port = proxies.get(kind, auth=False)
     with pytest.raises(ProxyRefused) as caught:
-        await connect(
-            f"ws://127.0.0.1:{free_port()}/", proxies=f"http://127.0.0.1:{proxy_port}"
-        )
+        await connect(f"ws://127.0.0.1:{free_port()}/", proxies=f"http://127.0.0.1:{proxy_port}")
     status = caught.value.status
     assert status is not None
     assert 500 <= status < 600

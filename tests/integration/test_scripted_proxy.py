@@ -147,9 +147,7 @@ async def test_tunnel_handshake_and_message_one_byte_at_a_time() -> None:
         await stammer(raw, answer + frame(1, "é".encode(), masked=False))
 
     async with RawServer(script) as proxy:
-        connection = await connect(
-            "ws://127.0.0.1:9/", proxies=f"http://127.0.0.1:{proxy.port}"
-        )
+        connection = await connect("ws://127.0.0.1:9/", proxies=f"http://127.0.0.1:{proxy.port}")
         assert await connection.recv(10) == "é"
         connection.abort()
         await connection.when_closed()
@@ -270,7 +268,7 @@ async def test_autobahn_named_factory_through_the_tunnel() -> None:
     from twisted.internet import reactor
 
     class Chat(WebSocketClientProtocol):  # type: ignore[misc]
-        def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N802, N803
+        def onMessage(self, payload: bytes, isBinary: bool) -> None:
             said.callback(payload)
 
     said: defer.Deferred[bytes] = defer.Deferred()

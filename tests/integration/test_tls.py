@@ -127,9 +127,7 @@ async def test_nothing_of_the_handshake_is_readable_by_the_proxy(authority: Auth
     "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x28", b""]
 )
 @pytest_twisted.ensureDeferred
-async def test_server_that_speaks_no_tls_is_tls_failed(
-    authority: Authority, answer: bytes
-) -> None:
+async def test_server_that_speaks_no_tls_is_tls_failed(authority: Authority, answer: bytes) -> None:
     async def script(raw: Raw) -> None:
         await raw.until(lambda: raw.received)
         raw.write(answer)
@@ -169,9 +167,9 @@ class Hole(RecordingProxy):
 async def test_peer_that_never_answers_close_notify_does_not_hang_close(
     authority: Authority, role: str
 ) -> None:
-    from wsframe.options import ServerOptions
-
     from twisted.internet import reactor
+
+    from wsframe.options import ServerOptions
 
     handled: defer.Deferred[Connection] = defer.Deferred()
 
@@ -179,9 +177,7 @@ async def test_peer_that_never_answers_close_notify_does_not_hang_close(
         handled.callback(connection)
         await connection.when_closed()
 
-    endpoint = SSL4ServerEndpoint(
-        reactor, 0, authority.issue("localhost"), interface="127.0.0.1"
-    )
+    endpoint = SSL4ServerEndpoint(reactor, 0, authority.issue("localhost"), interface="127.0.0.1")
     short = ServerOptions(close_timeout=0.1)
     async with serve(handler, endpoint, options=short) as server, Hole() as proxy:
         port = server.addresses[0].port  # type: ignore[attr-defined]

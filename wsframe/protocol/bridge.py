@@ -178,12 +178,16 @@ class ServerWire(Wire, WebSocketServerProtocol):
 
     def connectionMade(self) -> None:
         self._deciding: Deferred[None] | None = None
+        self.factory.opening.add(self)
         super().connectionMade()
 
     def connectionLost(self, *args: Any) -> None:
         super().connectionLost(*args)
         if self._deciding is not None:
             self._deciding.cancel()
+        if self in self.factory.opening:
+            self.factory.opening.remove(self)
+            self.factory.left()
 
     def admit(self, request: Request) -> None:
         """Ask `process_request`; a WebSocket follows only when it lets the client through."""
@@ -236,6 +240,7 @@ class ServerWire(Wire, WebSocketServerProtocol):
         return subprotocol, headers
 
     def opened(self) -> None:
+        self.factory.opening.discard(self)
         self.listener = self.factory.opened(self)
 
 
@@ -243,7 +248,8 @@ class ConnectionServerFactory(WebSocketServerFactory):
     """Builds the protocols of a server; `opened` is told of each open one.
 
     `opened` takes the `Wire` and returns its `Listener`. `process_request` None admits everyone
-    whom the options admit.
+    whom the options admit. `opening` are the clients that are connected and not yet open; `left`
+    is called when one of them is gone.
     """
 
     protocol = ServerWire
@@ -259,6 +265,13 @@ class ConnectionServerFactory(WebSocketServerFactory):
         super().__init__(reactor=reactor, options=options)
         self.opened = opened
         self.process_request = process_request
+        self.opening: set[ServerWire] = set()
+        self.left: Callable[[], None] = lambda: None
+
+    def turn_away(self) -> None:
+        """Answer 503 to the clients that have not finished their opening handshake."""
+        for wire in list(self.opening):
+            wire.failHandshake("the server is closing", 503)
 
 
 class ClientWire(Wire, WebSocketClientProtocol):

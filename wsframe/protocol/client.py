@@ -235,7 +235,7 @@ class WebSocketClientFactory(CommonFactory, _AutobahnFactory):  # type: ignore[m
 
     def setSessionParameters(self, *args: Any, **parameters: Any) -> None:
         """Autobahn: where to connect, and what to say there."""
-        if parameters.get("proxy") is not None or args[5:] not in {(), (None,)}:
+        if parameters.get("proxy") is not None or args[5:] not in ((), (None,)):
             raise ValueError("proxy= is not supported; connect through an HTTPConnectEndpoint")
         super().setSessionParameters(*args, **parameters)
 

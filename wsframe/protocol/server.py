@@ -7,7 +7,7 @@ refused gets a complete HTTP answer and a connection that ends in order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from autobahn.twisted import websocket as autobahn
 from autobahn.websocket.protocol import WebSocketProtocol
@@ -38,6 +38,11 @@ _AutobahnProtocol: Any = autobahn.WebSocketServerProtocol
 _AutobahnFactory: Any = autobahn.WebSocketServerFactory
 
 
+TURNED_AWAY: Final = 64
+"""Clients over the limit that are being told so, each of which holds a file descriptor until it has
+heard it; the next ones are cut without a word."""
+
+
 class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
     """Autobahn's server protocol with wsframe's bounds; see the package's docstring.
 
@@ -56,7 +61,10 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
             options.max_head_size, options.max_head_count, self.peer or ""
         )
         limit = cast(Any, self).maxConnections
-        if 0 < limit < self.factory.countConnections:
+        too_many = self.factory.countConnections - limit if limit > 0 else 0
+        if too_many > TURNED_AWAY:
+            self.abort("local", "too many connections")
+        elif too_many > 0:
             # Now, not after a head that may never come: each connection holds a file descriptor.
             self.failHandshake("too many connections", 503, [("Retry-After", "5")])
 
@@ -70,7 +78,8 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         try:
             complete = self._head.receive(data)
         except RequestHeadError as error:
-            self.failHandshake(str(error), error.status)
+            allow = [("Allow", "GET, HEAD")] if error.status == 405 else None
+            self.failHandshake(str(error), error.status, allow)
             return
         if complete is None:
             return
