@@ -1,4 +1,4 @@
-"""Bad input to an open connection and to the opening handshake: refused, in bounds, with the code."""
+"""Bad input, to an open connection and to the opening handshake: refused, and by its code."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ async def status_of(data: bytes, **options: Any) -> int:
         return status
 
 
-@pytest.mark.parametrize("byte", ["\x00", "\x01", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x7f", "\x85", "\n", "\r"], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("byte", list("\0\1\n\v\f\r\x1c\x1d\x1e\x7f\x85"), ids=repr)
 @pytest.mark.parametrize(
     "where", ["X-A: a{}b", "X-A: a{}X-Smuggled: b", "X-A{}: b", "Origin: http://a{}b"]
 )

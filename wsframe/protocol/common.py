@@ -64,7 +64,7 @@ class _AutobahnLog:
         """Keep what Autobahn thinks is an error."""
         _log.debug("Autobahn: {message!r}", message=format, **fields)
 
-    failure = error
+    critical = failure = error
 
 
 class ReactorTimer:
