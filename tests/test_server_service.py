@@ -202,7 +202,7 @@ async def test_when_listening_can_be_cancelled() -> None:
     first, second = service.when_listening(), service.when_listening()
     first.cancel()
     with pytest.raises(defer.CancelledError):
-        await first
+        await within(first)
     service.startService()
     assert await within(second) is service.server
     await within(service.stopService())

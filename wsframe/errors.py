@@ -161,7 +161,7 @@ class ProxyAuthRequired(ProxyError):
 
 
 class ProxyAuthRefused(ProxyError):
-    """The proxy asks for credentials (407) although some were sent."""
+    """The proxy asks for credentials (407, or 401) although some were sent."""
 
 
 class ProxyRefused(ProxyError):

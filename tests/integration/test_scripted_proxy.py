@@ -305,8 +305,8 @@ async def test_deadline_of_the_endpoint_alone() -> None:
 def opening_in(phase: str, authority: Authority, port: int) -> Any:
     scheme = "wss" if phase == "tls" else "ws"
     tls = authority.client("localhost") if phase == "tls" else None
-    proxy = f"http://127.0.0.1:{port}"
-    return connect(f"{scheme}://localhost:9/", proxies=proxy, tls=tls)
+    host = "localhost" if phase == "dns" else "127.0.0.1"  # an address is not looked up
+    return connect(f"{scheme}://localhost:9/", proxies=f"http://{host}:{port}", tls=tls)
 
 
 async def reach(phase: str, proxy: RawServer) -> Raw | None:

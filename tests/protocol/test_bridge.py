@@ -268,7 +268,7 @@ def test_a_judge_that_takes_too_long_is_cancelled(clock: Clock, logged: Callable
     assert "Error" not in logged()
 
 
-@pytest.mark.parametrize("verdict", [None, Accept("late"), Response(200), Reject(403)])
+@pytest.mark.parametrize("verdict", [None, Accept("late"), Response(200), Reject(403), "odd"])
 def test_a_judge_that_will_not_be_cancelled_decides_nothing(
     clock: Clock, verdict: Any, logged: Callable[[], str]
 ) -> None:
@@ -288,6 +288,7 @@ def test_a_judge_that_will_not_be_cancelled_decides_nothing(
     assert peer.protocol.listener is None
     assert peer.timers() == []
     assert "Error" not in logged()
+    assert "not an answer" not in logged()
 
 
 def test_frames_that_come_while_the_judge_thinks_are_kept_in_order(clock: Clock) -> None:

@@ -1368,6 +1368,20 @@ def test_any_bytes_before_the_handshake_are_survived(data: bytes, cuts: list[int
             assert clock.getDelayedCalls() == []
 
 
+def test_what_an_application_logs_appears_without_its_debug_lines(
+    role: Role, logged: Callable[[], str]
+) -> None:
+    """`self.log` is Twisted's logger, with Autobahn's flood of debug lines stopped."""
+
+    def say(self: Any, *_: object) -> None:
+        self.log.info("a line for {whom}", whom="everybody")
+        self.log.debug("a line for nobody")
+
+    role.opened(role.subclass(onMessage=say)).send(role.frame(TEXT, b"x"))
+    assert "a line for everybody" in logged()
+    assert "nobody" not in logged()
+
+
 def test_the_helpers_make_what_the_rfc_shows() -> None:
     """RFC 6455 §5.7."""
     key = b"\x37\xfa\x21\x3d"

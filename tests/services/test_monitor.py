@@ -86,41 +86,49 @@ async def ending(connection: Connection) -> tuple[int, str]:
 @pytest.mark.parametrize("encode", ENCODINGS)
 @pytest_twisted.ensureDeferred
 async def test_a_report_goes_to_every_dashboard(encode: Any) -> None:
-    async with monitoring() as this:
-        async with this.dashboard() as one, this.dashboard() as other, this.agent() as agent:
-            assert one.subprotocol == FEED
+    async with (
+        monitoring() as this,
+        this.dashboard() as one,
+        this.dashboard() as other,
+        this.agent() as agent,
+    ):
+        assert one.subprotocol == FEED
+        for dashboard in (one, other):
+            assert (await told(dashboard, "state"))["agents"] == []
+        for cpu in (1.5, 99.0):
+            sent = report(cpu_percent=cpu)
+            await agent.send(encode(sent))
             for dashboard in (one, other):
-                assert (await told(dashboard, "state"))["agents"] == []
-            for cpu in (1.5, 99.0):
-                sent = report(cpu_percent=cpu)
-                await agent.send(encode(sent))
-                for dashboard in (one, other):
-                    shown = (await told(dashboard, "report"))["agent"]
-                    assert shown["report"] == json.loads(encode_json(sent))
-                    assert (shown["name"], shown["status"]) == ("web1", "online")
-                    assert shown["principal"] is None
+                shown = (await told(dashboard, "report"))["agent"]
+                assert shown["report"] == json.loads(encode_json(sent))
+                assert (shown["name"], shown["status"]) == ("web1", "online")
+                assert shown["principal"] is None
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_new_dashboard_first_gets_the_state() -> None:
-    async with monitoring() as this:
-        async with this.agent() as first, this.agent() as second, this.dashboard() as old:
-            await told(old, "state")
+    async with (
+        monitoring() as this,
+        this.agent() as first,
+        this.agent() as second,
+        this.dashboard() as old,
+    ):
+        await told(old, "state")
+        await first.send(encode_json(report("web1")))
+        await second.send(encode_binary(report("web2")))
+        await told(old, "report")
+        await told(old, "report")
+        await second.close()
+        await told(old, "gone")
+        async with this.dashboard() as new:
+            state = await told(new, "state")
+            assert [(one["name"], one["status"]) for one in state["agents"]] == [
+                ("web1", "online"),
+                ("web2", "gone"),
+            ]
+            assert abs(state["now"] - time.time()) < 60
             await first.send(encode_json(report("web1")))
-            await second.send(encode_binary(report("web2")))
-            await told(old, "report")
-            await told(old, "report")
-            await second.close()
-            await told(old, "gone")
-            async with this.dashboard() as new:
-                state = await told(new, "state")
-                assert [(one["name"], one["status"]) for one in state["agents"]] == [
-                    ("web1", "online"),
-                    ("web2", "gone"),
-                ]
-                assert abs(state["now"] - time.time()) < 60
-                await first.send(encode_json(report("web1")))
-                await told(new, "report")
+            await told(new, "report")
 
 
 @pytest.mark.parametrize(
@@ -246,29 +254,33 @@ async def test_a_dashboard_that_leaves_as_it_comes_is_no_error(logged: Logged) -
 
 @pytest_twisted.ensureDeferred
 async def test_a_silent_agent_is_closed_with_1001_and_gone() -> None:
-    async with monitoring("--client-timeout", "0.4") as this:
-        async with this.dashboard() as dashboard, this.agent() as silent, this.agent() as other:
-            await told(dashboard, "state")
-            await silent.send(encode_json(report("silent")))
-            await told(dashboard, "report")
-            began = time.monotonic()
-            while True:
-                # Whoever reports is not silent.
-                await other.send(encode_binary(report("other")))
-                message = json.loads(await within(dashboard.recv()))
-                if message["type"] == "gone":
-                    break
-                assert message["agent"]["name"] == "other"
-            assert time.monotonic() - began >= 0.3
-            assert (message["agent"]["name"], message["agent"]["status"]) == ("silent", "gone")
-            assert message["agent"]["reason"] == "silent for 0.4 s"
-            assert await ending(silent) == (1001, "silent for 0.4 s")
-            # It may come back.
-            async with this.agent() as again:
-                await again.send(encode_json(report("silent")))
-                while (message := json.loads(await within(dashboard.recv())))["type"] != "report":
-                    pass
-                assert message["agent"]["status"] == "online"
+    async with (
+        monitoring("--client-timeout", "0.4") as this,
+        this.dashboard() as dashboard,
+        this.agent() as silent,
+        this.agent() as other,
+    ):
+        await told(dashboard, "state")
+        await silent.send(encode_json(report("silent")))
+        await told(dashboard, "report")
+        began = time.monotonic()
+        while True:
+            # Whoever reports is not silent.
+            await other.send(encode_binary(report("other")))
+            message = json.loads(await within(dashboard.recv()))
+            if message["type"] == "gone":
+                break
+            assert message["agent"]["name"] == "other"
+        assert time.monotonic() - began >= 0.3
+        assert (message["agent"]["name"], message["agent"]["status"]) == ("silent", "gone")
+        assert message["agent"]["reason"] == "silent for 0.4 s"
+        assert await ending(silent) == (1001, "silent for 0.4 s")
+        # It may come back.
+        async with this.agent() as again:
+            await again.send(encode_json(report("silent")))
+            while (message := json.loads(await within(dashboard.recv())))["type"] != "report":
+                pass
+            assert message["agent"]["status"] == "online"
 
 
 @pytest_twisted.ensureDeferred

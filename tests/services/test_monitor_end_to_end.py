@@ -66,9 +66,7 @@ class World:
     def __init__(self, directory: Path, **agent_options: Any) -> None:
         self.directory = directory
         self.tokens = token_file(directory, web1=TOKEN, watcher=TOKEN + ".2")
-        self.monitor = Listening(
-            "ws-monitor", "--token-file", self.tokens, "--client-timeout", "3"
-        )
+        self.monitor = Listening("ws-monitor", "--token-file", self.tokens, "--client-timeout", "3")
         self.proxy_port = free_port()
         self.config = directory / "tinyproxy.conf"
         self.config.write_text(
@@ -195,7 +193,7 @@ async def test_all_is_back_within_ten_seconds_whoever_is_killed(tmp_path: Path) 
         await this.proxy.kill()
         gone = (await this.dashboard.next("gone"))["agent"]
         assert gone["name"] == "web1"
-        await this.agent.says(r"(?s)(.*Not connected to){%d}" % (said + 1))
+        await this.agent.says(rf"(?s)(.*Not connected to){{{said + 1}}}")
         began = time.monotonic()
         await this.start_proxy()
         await this.reports_within(BOUND, "proxy killed and restarted", began)
@@ -219,7 +217,7 @@ async def test_an_agent_that_is_stopped_is_gone_and_comes_back(tmp_path: Path) -
         this.agent.signal(signal.SIGSTOP)
         gone = (await this.dashboard.next("gone"))["agent"]
         assert gone["reason"] == "silent for 3 s"
-        assert 2 < time.monotonic() - began < 6
+        assert 2 < time.monotonic() - began < BOUND
         this.dashboard.forget()
         began = time.monotonic()
         this.agent.signal(signal.SIGCONT)

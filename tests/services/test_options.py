@@ -30,7 +30,7 @@ def parse(service: Any, *arguments: str) -> Any:
 
 
 def complaint(service: Any, *arguments: str) -> str:
-    """Return what is said about a command line that is wrong; anything else would be a traceback."""
+    """Return what is said about a wrong command line; any other error would be a traceback."""
     with pytest.raises(usage.UsageError) as caught:
         parse(service, *arguments)
     assert TOKEN not in str(caught.value)
@@ -93,8 +93,14 @@ def test_a_ping_interval_of_zero_sends_none() -> None:
         *[("listen", value) for value in ("", "x", "nothing:1", "tcp", "tcp:", "tcp:x", "tcp:-1")],
         *[("listen", f"tcp:{end}") for end in ("65536:interface=127.0.0.1", "port=70000", "1:x=y")],
         *[("listen", f"ssl:0:{end}") for end in ("privateKey=/none", "privateKey=/etc/passwd")],
-        *[("listen", f"ssl:0:{end}") for end in ("privateKey=/", "certKey=/dev/null", "sslmethod=x")],
-        *[("listen", f"systemd:{end}") for end in ("domain=INET:index=0", "domain=INET:name=x", "")],
+        *[
+            ("listen", f"ssl:0:{end}")
+            for end in ("privateKey=/", "certKey=/dev/null", "sslmethod=x")
+        ],
+        *[
+            ("listen", f"systemd:{end}")
+            for end in ("domain=INET:index=0", "domain=INET:name=x", "")
+        ],
         *[("listen", value) for value in ("unix", "unix:/a:mode=x", "tcp6", "haproxy:tcp")],
     ],
 )
@@ -193,7 +199,7 @@ def test_tls_needs_tokens_like_all_else(tmp_path: Path) -> None:
 
 def certificate(path: Path) -> None:
     """Write a key and a certificate that nobody issued."""
-    import datetime
+    import datetime as dt
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -201,15 +207,15 @@ def certificate(path: Path) -> None:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -405,7 +411,10 @@ def test_the_agent_needs_a_server() -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *[("server", value) for value in ("", "host", "http://h/", "ws://", "ws://h:x", "ws://h/#")],
+        *[
+            ("server", value)
+            for value in ("", "host", "http://h/", "ws://", "ws://h:x", "ws://h/#")
+        ],
         ("server", f"ws://user:{TOKEN}@h:99999/"),
         *[("interval", value) for value in ("", "x", "0", "-1", "nan", "inf", "86401")],
         *[("name", value) for value in ("", "a b", "a/b", "ä", "x" * 65)],
