@@ -105,3 +105,6 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }
+
+// Whoever started us is gone: so is the browser.
+await browser?.close();
