@@ -251,3 +251,41 @@ def test_a_late_listener_still_hears_the_failure() -> None:
 
     with pytest.raises(ZeroDivisionError):
         result_of(deferred)
+
+
+# --------------------------------------------------------------------------------- a foreign loop
+
+
+FOREIGN = """
+import asyncio
+from wsframe import connect
+
+async def main():
+    try:
+        await connect("ws://127.0.0.1:9")
+    except RuntimeError as error:
+        print("asyncioreactor.install" in str(error))
+
+asyncio.run(main())
+"""
+
+
+def test_a_loop_that_is_not_the_reactors_is_an_error_and_not_a_wait_for_ever() -> None:
+    """What a program that knows asyncio alone does first."""
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_what_a_coroutine_returns_is_awaited_too() -> None:
+    """As where one check hands on to another: `async def check(request): return auth(request)`."""
+    inner: Deferred[str] = Deferred()
+
+    async def outer() -> Deferred[str]:
+        return inner
+
+    outcome = run(outer)
+    assert not outcome.called
+    inner.callback("the answer")
+    assert result_of(outcome) == "the answer"

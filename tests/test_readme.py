@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from integration.certificates import Authority
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect, unix_connect
 from websockets.sync.server import ServerConnection, serve
 
@@ -28,8 +32,11 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # Something that only one block has; each is run by a test below.
 MARKS = (
     "make demo",
+    "env/bin/pip install .",
     "async def echo",
-    "print(await connection.recv())",
+    'await connection.send("Hello!")\n        print(await',
+    "optionsForClientTLS",
+    "asyncioreactor.install",
     "ProxyError",
     "WebSocketClientService(",
     "twistd --nodaemon ws-echo",
@@ -109,6 +116,20 @@ def running(
                 process.stdout.close()
 
 
+def lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Yield what a process prints, line by line; it is killed when a line takes too long."""
+    assert process.stdout is not None
+    while True:
+        watchdog = threading.Timer(2 * WAIT, process.kill)
+        watchdog.start()
+        line = process.stdout.readline()
+        watchdog.cancel()
+        watchdog.join()
+        if not line:
+            return
+        yield line
+
+
 def python(code: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     return running(sys.executable, "-c", code)
 
@@ -125,11 +146,74 @@ def test_the_server_and_the_client_talk() -> None:
     port = free_port()
     with python(block("async def echo").replace("8765", str(port))):
         until("the server listens", lambda: listens(port))
-        client = block("print(await connection.recv())").replace("8765", str(port))
-        with python(client) as process:
+        client = block('await connection.send("Hello!")\n        print(await')
+        with python(client.replace("8765", str(port))) as process:
             output, _ = process.communicate(timeout=WAIT)
         assert output == "Hello!\n"
         assert process.returncode == 0
+        asyncio_client = block("asyncioreactor.install").replace("8765", str(port))
+        with python(asyncio_client) as process:
+            output, _ = process.communicate(timeout=WAIT)
+        assert output == "Hello from asyncio!\n"
+        assert process.returncode == 0
+
+
+def test_ctrl_c_ends_the_server_with_close_frames() -> None:
+    """A client that is connected hears 1001."""
+    port = free_port()
+    with python(block("async def echo").replace("8765", str(port))) as process:
+        until("the server listens", lambda: listens(port))
+        with connect(f"ws://127.0.0.1:{port}/") as client:
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(ConnectionClosed):
+                client.recv(WAIT)
+            assert client.close_code == 1001
+        assert process.wait(WAIT) is not None
+
+
+def test_an_authority_of_ones_own_is_trusted(tmp_path: Path) -> None:
+    """The block's `tls` opens a connection that the system's authorities would not."""
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    authority.issue("localhost").write(tmp_path / "server.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    with serve(lambda connection: connection.send("safe"), "localhost", 0, ssl=context) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            uri = f"wss://localhost:{server.socket.getsockname()[1]}/"
+            code = block("optionsForClientTLS") + TRUSTING.format(uri=uri)
+            with running(sys.executable, "-c", code, cwd=tmp_path) as process:
+                output, _ = process.communicate(timeout=WAIT)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert output == "safe\n"
+
+
+TRUSTING = """
+from twisted.internet.task import react
+from wsframe import connect
+
+async def main(reactor):
+    async with connect("{uri}", tls=tls) as connection:
+        print(await connection.recv())
+
+react(main)
+"""
+
+
+def test_the_package_installs_into_an_environment_of_ones_own(tmp_path: Path) -> None:
+    """From a copy of the sources; then `twistd` of that environment has the services."""
+    ignored = shutil.ignore_patterns(".*", "node_modules", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, tmp_path / "wsframe", ignore=ignored)
+    for line in block("env/bin/pip install .").splitlines():
+        subprocess.run(shlex.split(line), cwd=tmp_path / "wsframe", check=True)
+    done = subprocess.run(
+        ["env/bin/twistd", "--help"], cwd=tmp_path / "wsframe", capture_output=True, check=True
+    )
+    assert b"ws-monitor" in done.stdout
 
 
 def test_the_proxy_block_asks_the_proxy_and_tells_its_refusal() -> None:
@@ -178,9 +262,8 @@ def test_the_service_comes_back_and_closes_when_it_is_stopped() -> None:
         try:
             port = server.socket.getsockname()[1]
             with python(block("WebSocketClientService(").replace("8765", str(port))) as process:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "news 1\n"
-                assert process.stdout.readline() == "news 2\n"
+                printed = (line for line in lines(process) if line.startswith("news "))
+                assert (next(printed), next(printed)) == ("news 1\n", "news 2\n")
             assert left.wait(WAIT)
         finally:
             server.shutdown()
@@ -263,9 +346,8 @@ def test_make_demo_serves_the_page_and_ends_with_ctrl_c() -> None:
     """It prints the address; the page is there, an agent reports, and Ctrl-C ends it."""
     assert block("make demo") == "make demo\nmake test\n"
     with running("make", "demo") as process:
-        assert process.stdout is not None
         address = None
-        for line in process.stdout:
+        for line in lines(process):
             found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
             if found:
                 address = found

@@ -418,3 +418,13 @@ async def test_serve_that_is_cancelled_listens_nowhere() -> None:
     serving.cancel()
     with pytest.raises(defer.CancelledError):
         await serving
+
+
+@pytest.mark.parametrize(
+    ("listen", "kind"),
+    [("8765", ValueError), ("tcp", ValueError), (8765, TypeError), (("127.0.0.1", 80), ValueError)],
+)
+def test_what_is_no_endpoint_is_said_with_an_example(listen: Any, kind: type[Exception]) -> None:
+    """At once, and before anything listens."""
+    with pytest.raises(kind, match="such as 'tcp:8765:"):
+        serve(lambda _: None, listen)

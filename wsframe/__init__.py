@@ -39,6 +39,16 @@ from wsframe.options import ClientOptions, ConnectionOptions, ReconnectOptions, 
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
 
+
+def __getattr__(name: str) -> str:
+    """Give `__version__`, which is looked up only when somebody asks."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("wsframe")
+    raise AttributeError(f"module 'wsframe' has no attribute {name!r}")
+
+
 __all__ = [
     "Accept",
     "BadHandshake",

@@ -64,6 +64,7 @@ class Awaitable(defer.Deferred[T]):
         return self.__iter__()
 
     def _wait_in_task(self) -> Generator[Any, None, T]:
+        _check_loop()
         future = _Future(self)
         self.addCallbacks(future.succeed, future.fail)
         try:
@@ -72,6 +73,17 @@ class Awaitable(defer.Deferred[T]):
             if self.untaken is not None and future.succeeded:
                 self.untaken(future.result())
             raise
+
+
+def _check_loop() -> None:
+    """Refuse to wait in an asyncio loop that is not the reactor's: nothing would ever happen."""
+    from twisted.internet import reactor
+
+    if getattr(reactor, "_asyncioEventloop", None) is not asyncio.get_running_loop():
+        raise RuntimeError(
+            "the reactor does not run in this asyncio loop; before anything of Twisted is used, "
+            "call twisted.internet.asyncioreactor.install(asyncio.get_running_loop())"
+        )
 
 
 class _Future(asyncio.Future[T]):
@@ -131,7 +143,7 @@ def run(function: Callable[..., object], *args: object) -> Awaitable[Any]:
 def _start(function: Callable[..., object], args: tuple[object, ...]) -> object:
     outcome = function(*args)
     if inspect.iscoroutine(outcome):
-        return defer.Deferred.fromCoroutine(cast(Coroutine[Any, Any, object], outcome))
+        return defer.Deferred.fromCoroutine(_flatten(outcome))
     if isinstance(outcome, defer.Deferred):
         return outcome
     if asyncio.isfuture(outcome):
@@ -146,6 +158,12 @@ def _as_twisted(failure: Failure) -> Failure:
     if failure.check(asyncio.CancelledError):
         return Failure(defer.CancelledError())
     return failure
+
+
+async def _flatten(coroutine: Coroutine[Any, Any, object]) -> object:
+    """Await a coroutine, and what it returns, too, when that is yet to come."""
+    outcome = await coroutine
+    return await run(lambda: outcome) if inspect.isawaitable(outcome) else outcome
 
 
 async def _await(awaitable: AwaitableABC[T]) -> T:

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -73,6 +74,15 @@ def _endpoint(
     reactor: Any,
 ) -> WebSocketEndpoint:
     parsed = uri if isinstance(uri, WebSocketURI) else parse_uri(uri)
+    if not isinstance(options, ClientOptions):
+        raise TypeError(f"options is a ClientOptions, not {type(options).__name__}")
+    verifies = IOpenSSLClientConnectionCreator.providedBy(tls)
+    if tls is not None and (not verifies or isinstance(tls, CertificateOptions)):
+        # CertificateOptions would connect, and compare no host name.
+        raise TypeError(
+            "tls is what twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...) returns, "
+            f"not {type(tls).__name__}"
+        )
     given = Headers(headers or ())
     if parsed.user is not None and "Authorization" not in given:
         credentials = basic_credentials(parsed.user, parsed.password or "")
@@ -106,7 +116,8 @@ def connect(
     the opening handshake, in order. `origin` is the Origin header, None sends none.
     `subprotocols` are offered, the preferred first. `proxies` is an HTTP proxy's URL, or a
     mapping with the keys "ws", "wss" and "all"; None connects directly, and the environment is
-    not looked at. `tls` None verifies the server against the system's authorities. `reactor`
+    not looked at. `tls` is what `twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...)`
+    returns; None verifies the server against the system's authorities. `reactor`
     None is the installed one.
 
     The Deferred returned fires with a `Connection` when the WebSocket is open, within

@@ -176,7 +176,7 @@ class Connection:
         self._senders = deque(entry for entry in self._senders if entry[2] is not cancelled)
         self._waiting_bytes = sum(len(payload) for payload, _, _ in self._senders)
 
-    def unblocked(self) -> None:
+    def transport_unblocked(self) -> None:
         """From the protocol: the transport takes more; the calls that wait go on."""
         while self._senders and not self._wire.blocked and self._wire.can_send:
             payload, is_binary, waiting = self._senders.popleft()
@@ -359,7 +359,7 @@ class Connection:
         for _, _, waiting in senders:
             waiting.errback(Failure(self._end()))
 
-    def closed(self, outcome: ConnectionClosed) -> None:
+    def transport_lost(self, outcome: ConnectionClosed) -> None:
         """From the protocol: the transport is gone."""
         self.deliver()
         self._outcome = outcome

@@ -184,6 +184,7 @@ class HandshakeRefused(OpenError):
     def __init__(
         self, status: int, reason: str, headers: tuple[tuple[str, str], ...], body: bytes
     ) -> None:
+        # Not the body: some servers' explanations repeat what they were sent, tokens included.
         super().__init__(f"server answered {status} {printable(reason)}".rstrip())
         self.status = status
         self.reason = reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IListeningPort,
+    IReactorCore,
     IReactorTime,
     IStreamServerEndpoint,
 )
@@ -59,7 +61,7 @@ class _Connections:
         self.factory.left = self._look
         self._handler = handler
         self._options = options
-        self._reactor = reactor
+        self.reactor = reactor
         self._handling: dict[Connection, Awaitable[None]] = {}
         self._drained: Deferred[None] | None = None
         self._code: int | None = None
@@ -69,7 +71,7 @@ class _Connections:
         connection = Connection(wire)
         # The handler starts in the next turn: the client must have our answer before a message,
         # and the protocol its listener.
-        self._reactor.callLater(0, self._start, connection)
+        self.reactor.callLater(0, self._start, connection)
         self._handling[connection] = fired(None)
         return connection
 
@@ -113,7 +115,7 @@ class _Connections:
         if waited_for is not None:  # the first deadline holds
             drained.addBoth(waited_for.callback)
             return drained
-        call: IDelayedCall = self._reactor.callLater(self._options.drain_timeout, self._cut)
+        call: IDelayedCall = self.reactor.callLater(self._options.drain_timeout, self._cut)
         drained.addBoth(lambda _: call.cancel() if call.active() else None)
         return drained
 
@@ -136,6 +138,11 @@ class Server:
         self._connections = connections
         self._ports = ports
         self._closing: Deferred[Any] | None = None
+        # Ctrl-C, too, is to end with Close frames; a reactor without shutdown is a test's clock.
+        self._reactor: Any = connections.reactor
+        self._trigger: Any = None
+        if IReactorCore.providedBy(self._reactor):
+            self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self.close)
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
@@ -161,10 +168,17 @@ class Server:
                 maybeDeferred(port.stopListening) for port in self._ports
             ]
             stopping.append(self._connections.drain(code, reason))
+            self._forget_trigger()
             self._closing = gatherResults(stopping, consumeErrors=True)
         result: Awaitable[None] = Awaitable()
         self._closing.addBoth(_inform, result)
         return result
+
+    def _forget_trigger(self) -> None:
+        trigger, self._trigger = self._trigger, None
+        if trigger is not None:
+            with suppress(KeyError, ValueError):  # the shutdown that it waited for has begun
+                self._reactor.removeSystemEventTrigger(trigger)
 
     def abort(self) -> None:
         """End every connection at once, without a Close frame."""
@@ -258,12 +272,23 @@ def _endpoints(
     )
     if not given:
         raise ValueError("listen names no endpoint")
-    return [
-        serverFromString(reactor, _with_backlog(item, options.backlog))
-        if isinstance(item, str)
-        else item
-        for item in cast("list[Any]", given)
-    ]
+    return [_endpoint(reactor, item, options) for item in cast("list[Any]", given)]
+
+
+def _endpoint(reactor: IReactorTime, given: Any, options: ServerOptions) -> IStreamServerEndpoint:
+    example = "such as 'tcp:8765:interface=127.0.0.1'"
+    if isinstance(given, str):
+        try:
+            described: IStreamServerEndpoint = serverFromString(
+                reactor, _with_backlog(given, options.backlog)
+            )
+            return described
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{error}; listen takes endpoint descriptions {example}") from None
+    if not hasattr(given, "listen"):
+        raise TypeError(f"listen takes endpoints and descriptions {example}, not {given!r}")
+    endpoint: IStreamServerEndpoint = given
+    return endpoint
 
 
 def _with_backlog(description: str, backlog: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -64,10 +65,19 @@ class ServerTLS:
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self.names: list[str | None] = []
+        self._pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ) + certificate.public_bytes(serialization.Encoding.PEM)
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._context.use_privatekey(key)
         self._context.use_certificate(certificate)
         self._context.set_tlsext_servername_callback(self._note)
+
+    def write(self, path: Path) -> None:
+        """Write key and certificate for a server that reads them from a file."""
+        path.write_bytes(self._pem)
 
     def renew(self, other: ServerTLS) -> None:
         """Offer the other's certificate from now on."""
@@ -89,8 +99,8 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         public = self._key.public_key()
         self._certificate = _certificate(name, name, public, self._key, (), False, True)
-        pem = self._certificate.public_bytes(serialization.Encoding.PEM)
-        self.root = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(pem)])
+        self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
+        self.root = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(self.pem)])
 
     def issue(self, *names: str, expired: bool = False) -> ServerTLS:
         """Return what a server offers: a certificate for these names and addresses."""

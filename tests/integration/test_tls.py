@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import defer
+from twisted.internet import defer, ssl
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     SSL4ServerEndpoint,
@@ -265,3 +265,9 @@ async def test_tls_client_on_a_plain_port_is_tls_failed(authority: Authority) ->
         with pytest.raises(TLSFailed):
             await connect(f"wss://localhost:{port}/", tls=authority.client("localhost"))
         await eventually(lambda: not server.connections)
+
+
+def test_tls_options_that_compare_no_host_name_are_refused() -> None:
+    """Twisted's CertificateOptions would connect to whoever has any certificate."""
+    with pytest.raises(TypeError, match="optionsForClientTLS"):
+        connect("wss://localhost:9/", tls=ssl.CertificateOptions())

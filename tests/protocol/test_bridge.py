@@ -51,10 +51,10 @@ class Listener:
     def pong_received(self, payload: bytes) -> None:
         self.events.append(("pong", payload))
 
-    def unblocked(self) -> None:
+    def transport_unblocked(self) -> None:
         self.events.append("unblocked")
 
-    def closed(self, outcome: ConnectionClosed) -> None:
+    def transport_lost(self, outcome: ConnectionClosed) -> None:
         self.events.append(outcome)
 
 

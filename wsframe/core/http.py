@@ -70,7 +70,11 @@ def check_header(name: str, value: str) -> tuple[str, str]:
     character or with a character that ISO 8859-1 cannot express. The value itself is not
     repeated in the error: it may be a secret.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a header name is a str, not {type(name).__name__}")
     check_token(name, "header name")
+    if not isinstance(value, str):
+        raise TypeError(f"the value of header {name!r} is a str, not {type(value).__name__}")
     if _BAD_IN_VALUE.search(value):
         raise InvalidHeader(f"the value of header {name!r} has a control character")
     if any(ord(char) > 0xFF for char in value):
@@ -223,6 +227,7 @@ class Response:
             pairs.append(("Content-Type", "text/plain; charset=utf-8"))
         if body is None:
             body = f"{status} {phrase(status)}".rstrip()
+        body = body.removesuffix("\n")
         return cls(status, Headers(pairs), f"{body}\n".encode())
 
     def encode(self, *, with_body: bool = True) -> bytes:

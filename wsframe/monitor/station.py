@@ -58,13 +58,16 @@ class Station:
         self._agents[key] = connection
         self._registry.connected(key, self._now())
         reason = "the connection ended"
+        name = None
         try:
             async for message in connection:
-                self._publish(
-                    self._registry.report(
-                        key, connection.principal, connection.peer, decode(message), self._now()
-                    )
+                update = self._registry.report(
+                    key, connection.principal, connection.peer, decode(message), self._now()
                 )
+                if name is None:
+                    name = update.agent.name
+                    _log.info("Agent {name} is here: {peer!r}", name=name, peer=connection.peer)
+                self._publish(update)
         except InvalidReport as error:
             reason = "it sent an invalid report"
             _log.warn(

@@ -6,6 +6,7 @@ connection. Neither knows more of the other.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable as AwaitableABC
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -52,7 +53,8 @@ class Accept:
         self.headers = Headers(headers)
 
 
-ProcessRequest = Callable[[Request], object]
+Answer = Accept | Response | None
+ProcessRequest = Callable[[Request], Answer | AwaitableABC[Answer]]
 """Judges a request: returns None or an `Accept` to go on, a `Response` to answer with that, raises
 `Reject` to refuse; or an awaitable of these."""
 
@@ -69,10 +71,10 @@ class Listener(Protocol):
     def pong_received(self, payload: bytes) -> None:
         """A pong came that is not for the keepalive."""
 
-    def unblocked(self) -> None:
+    def transport_unblocked(self) -> None:
         """The send buffer is empty again."""
 
-    def closed(self, outcome: ConnectionClosed) -> None:
+    def transport_lost(self, outcome: ConnectionClosed) -> None:
         """The transport is gone; nothing follows."""
 
 
@@ -161,13 +163,13 @@ class Wire(CommonProtocol):
 
     def _onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if self.listener is not None:
-            self.listener.closed(self.closing.settle())
+            self.listener.transport_lost(self.closing.settle())
 
     def unblocked(self) -> None:
         """The send buffer is empty again: what waits goes on."""
         super().unblocked()
         if self.listener is not None:
-            self.listener.unblocked()
+            self.listener.transport_unblocked()
 
 
 class ServerWire(Wire, WebSocketServerProtocol):
@@ -210,8 +212,10 @@ class ServerWire(Wire, WebSocketServerProtocol):
             self.principal = decision.principal
             self._answer_headers = decision.headers
         elif decision is not None:
-            _log.error(
-                "process_request returned {kind}, which is not an answer", kind=type(decision)
+            # Critical, to be seen also where nobody has begun to log: every client is refused.
+            _log.critical(
+                "process_request returned {kind}, and not an Accept, a Response or None",
+                kind=type(decision).__name__,
             )
             self.failHandshake("", 500)
             return
@@ -221,7 +225,12 @@ class ServerWire(Wire, WebSocketServerProtocol):
         self._deciding = None
         error = failure.value
         if isinstance(error, Reject):
-            _log.info("Refused {peer!r} with {status}", peer=self.peer, status=error.status)
+            _log.info(
+                "Refused {peer!r} with {status}: {reason!r}",
+                peer=self.peer,
+                status=error.status,
+                reason=error.body or "",
+            )
             self.refuse_with(error.status, error.body, error.headers)
         elif not self._discarding:
             _log.failure("Error in process_request, peer {peer!r}", failure, peer=self.peer)

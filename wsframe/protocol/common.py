@@ -15,6 +15,7 @@ from autobahn.exception import Disconnected
 from autobahn.twisted.util import create_transport_details
 from autobahn.websocket.protocol import PreparedMessage, WebSocketProtocol
 from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
+from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IDelayedCall,
     IPushProducer,
@@ -195,7 +196,10 @@ class CommonProtocol:
                 f"the connection was lost: {self.closing.reason}", phase="handshake"
             )
             quiet_errback(self.is_open, Failure(error))
-        super().connectionLost(reason)  # type: ignore[misc]
+        if reason.check(SSL.Error):
+            text = "TLS with {peer!r} failed: {error}"
+            _log.info(text, peer=self.peer, error=reason.getErrorMessage())
+        cast(Any, self)._connectionLost(reason)
 
     def _cancel(self, name: str) -> None:
         call = getattr(self, name, None)
@@ -642,7 +646,7 @@ def _lost_text(reason: Failure) -> str:
     """Return what a loss of the transport means, in a few words and without addresses."""
     if reason.check(type(connectionDone.value)):
         return "the peer ended TCP without a Close frame"
-    return f"{type(reason.value).__name__}: {reason.getErrorMessage()}"
+    return str(reason.getErrorMessage()).rstrip(".")
 
 
 __all__ = ["EARLY_BYTES", "CommonFactory", "CommonProtocol", "ReactorTimer", "apply_mask"]

@@ -18,11 +18,11 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from wsframe.auth import bearer_auth, load_tokens
-from wsframe.awaiting import run
 from wsframe.clock import global_reactor
 from wsframe.core.http import Request, Response
 from wsframe.handling import Handler
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
+from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketServerService
 
 __all__ = [
@@ -42,7 +42,7 @@ SUBPROTOCOL: Final = "wsframe"
 """What a page offers beside the subprotocol that carries its token: one that is not answered with
 a subprotocol it offered fails in the browser, and the token is not to be said back."""
 
-Route = Callable[[Request], object]
+Route = Callable[[Request], Response | None]
 """Answers a request on one path: as `process_request` does."""
 
 
@@ -228,14 +228,14 @@ class ListeningService(WebSocketServerService):
             else bearer_auth(options.tokens, header="X-Monitor-Token", subprotocol=True)
         )
 
-    async def _process_request(self, request: Request) -> object:
+    async def _process_request(self, request: Request) -> Accept | Response | None:
         route = self._routes.get(request.path)
         if route is None:
             return Response.text(404)
         accepted = None
         if self._auth is not None and request.path in self._guarded:
             accepted = await self._auth(request)
-        answer = await run(route, request)
+        answer = route(request)
         return accepted if answer is None else answer
 
     def started(self, server: Server) -> None:
