@@ -137,6 +137,7 @@ def connect(
         reactor=reactor or global_reactor(),
     )
     opening = Opening(lambda _: attempt.cancel())
+    opening.untaken = Connection.abort
     attempt = endpoint.open()
     relay(attempt, opening)
     return opening

@@ -36,6 +36,10 @@ _RESUME_PART: Final = 4
 the peer does not stall, seldom enough that pausing is not done for every message."""
 
 
+BURST: Final = 64
+"""Messages handed out in one turn of the reactor; then the other connections have theirs."""
+
+
 class State(enum.Enum):
     """Where a connection is in its life."""
 
@@ -52,10 +56,11 @@ class Connection:
     """
 
     __slots__ = (
+        "__weakref__",
+        "_burst",
         "_bytes",
         "_closed_waiters",
         "_id",
-        "_latency",
         "_messages",
         "_outcome",
         "_pings",
@@ -69,12 +74,12 @@ class Connection:
         self._wire = wire
         self._id: UUID | None = None
         self._messages: deque[tuple[bytes, bool]] = deque()
+        self._burst = 0
         self._bytes = 0
         self._receiver: Awaitable[Message] | None = None
         self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = deque()
         self._waiting_bytes = 0
         self._pings: dict[bytes, tuple[float, Awaitable[float]]] = {}
-        self._latency: float | None = None
         self._outcome: ConnectionClosed | None = None
         self._closed_waiters: list[Awaitable[ConnectionClosed]] = []
 
@@ -110,7 +115,7 @@ class Connection:
     @property
     def latency(self) -> float | None:
         """The last round trip measured, by the keepalive or by `ping`, in seconds; None before."""
-        return self._wire.latency if self._latency is None else self._latency
+        return self._wire.latency
 
     @property
     def subprotocol(self) -> str | None:
@@ -179,10 +184,20 @@ class Connection:
     def transport_unblocked(self) -> None:
         """From the protocol: the transport takes more; the calls that wait go on."""
         while self._senders and not self._wire.blocked and self._wire.can_send:
-            payload, is_binary, waiting = self._senders.popleft()
-            self._waiting_bytes -= len(payload)
-            self._wire.send_message(payload, is_binary)
-            waiting.callback(None)
+            self._send_first()
+
+    def _send_first(self) -> None:
+        payload, is_binary, waiting = self._senders.popleft()
+        self._waiting_bytes -= len(payload)
+        self._wire.send_message(payload, is_binary)
+        _settle(waiting, None)
+
+    def send_shared(self, frame: bytes, payload: bytes, is_binary: bool) -> None:
+        """From `broadcast`: send without waiting, and behind what waits in `send` already."""
+        while self._senders and self._wire.can_send:
+            self._send_first()
+        if self._wire.can_send:
+            self._wire.send_shared(frame, payload, is_binary)
 
     def ping(self, payload: bytes | None = None) -> Awaitable[float]:
         """Send a ping; fires with the round trip in seconds when its pong arrives.
@@ -218,10 +233,13 @@ class Connection:
             return
         now = self._wire.now()
         for sent_payload in list(self._pings):
-            sent, ponged = self._pings.pop(sent_payload)
+            answered = self._pings.pop(sent_payload, None)
+            if answered is None:
+                continue  # cancelled by what the pong before it set going
+            sent, ponged = answered
             if sent_payload == payload:
-                self._latency = now - sent
-            ponged.callback(now - sent)
+                self._wire.measured(now - sent)
+            _settle(ponged, now - sent)
             if sent_payload == payload:
                 return
 
@@ -238,13 +256,16 @@ class Connection:
         """
         if self._receiver is not None:
             return failed(ConcurrencyError("another recv is waiting on this connection"))
-        if self._messages:
+        if self._messages and self._burst < BURST:
             return fired(self._take())
-        if self._outcome is not None:
+        if self._outcome is not None and not self._messages:
             return failed(self._end())
         receiver: Awaitable[Message] = Awaitable(self._forget_receiver)
         receiver.untaken = self._put_back
         self._receiver = receiver
+        if self._messages:
+            # One read may have brought ten thousand messages: the other connections come first.
+            self._wire.reactor.callLater(0, self.deliver)
         if timeout is not None:
             call = self._wire.reactor.callLater(
                 max(0.0, timeout), self._receive_timed_out, receiver
@@ -270,6 +291,7 @@ class Connection:
 
     def _take(self) -> Message:
         payload, is_binary = self._messages.popleft()
+        self._burst += 1
         self._bytes -= len(payload)
         options = self._wire.options
         if (
@@ -296,6 +318,7 @@ class Connection:
         Not before: a loop over many messages then runs through them without waiting in between.
         """
         receiver = self._receiver
+        self._burst = 0
         if receiver is not None and self._messages:
             self._receiver = None
             receiver.callback(self._take())
@@ -308,7 +331,7 @@ class Connection:
         return self
 
     async def __anext__(self) -> Message:
-        if self._messages and self._receiver is None:
+        if self._messages and self._receiver is None and self._burst < BURST:
             return self._take()
         try:
             return await self.recv()
@@ -322,11 +345,14 @@ class Connection:
 
         `code` is 1000 to 1003, 1007 to 1014, or 3000 to 4999; `reason` has at most 123 bytes in
         UTF-8. Does nothing more on a connection that closes already, and never fails. Messages
-        that came before are still there for `recv`; later ones are dropped.
+        that came before are still there for `recv`; later ones are dropped. What waits in `send` is
+        sent before.
 
         Raises TypeError and ValueError for a code or reason that may not be sent.
         """
         encoded = check_close(code, reason)
+        while self._senders and self._wire.can_send:
+            self._send_first()
         self._wire.start_close(code, encoded)
         self._fail_senders()
         done: Awaitable[None] = Awaitable()
@@ -346,7 +372,8 @@ class Connection:
         return waiter
 
     def _forget_waiter(self, cancelled: Any) -> None:
-        self._closed_waiters.remove(cancelled)
+        if cancelled in self._closed_waiters:
+            self._closed_waiters.remove(cancelled)
 
     def _end(self) -> ConnectionClosed:
         """Return a new exception: one that is raised twice would grow its traceback for ever."""
@@ -357,7 +384,7 @@ class Connection:
         senders, self._senders = self._senders, deque()
         self._waiting_bytes = 0
         for _, _, waiting in senders:
-            waiting.errback(Failure(self._end()))
+            _settle(waiting, Failure(self._end()))
 
     def transport_lost(self, outcome: ConnectionClosed) -> None:
         """From the protocol: the transport is gone."""
@@ -366,13 +393,13 @@ class Connection:
         self._fail_senders()
         pings, self._pings = self._pings, {}
         for _, ponged in pings.values():
-            ponged.errback(Failure(self._end()))
+            _settle(ponged, Failure(self._end()))
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            receiver.errback(Failure(self._end()))
+            _settle(receiver, Failure(self._end()))
         waiters, self._closed_waiters = self._closed_waiters, []
         for waiter in waiters:
-            waiter.callback(self._end())
+            _settle(waiter, self._end())
 
     async def __aenter__(self) -> Connection:
         return self
@@ -385,6 +412,12 @@ class Connection:
     ) -> None:
         """Close: with 1000, or with 1011 when the block ended with an exception."""
         await self.close(1000 if kind is None else 1011)
+
+
+def _settle(waiting: Awaitable[Any], outcome: object) -> None:
+    """Fire one of several waits, unless what an earlier one did has cancelled it."""
+    if not waiting.called:
+        waiting.callback(outcome)
 
 
 def _cancel_call(result: Any, call: IDelayedCall) -> Any:
@@ -410,5 +443,4 @@ def broadcast(connections: Iterable[Connection], message: Message) -> None:
         raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
     frame = frames.frame_head(opcode, len(payload)) + payload
     for connection in list(connections):
-        if connection._wire.can_send:
-            connection._wire.send_shared(frame, payload, opcode == frames.BINARY)
+        connection.send_shared(frame, payload, opcode == frames.BINARY)

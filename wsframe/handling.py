@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError
@@ -30,9 +31,9 @@ async def handle(handler: Handler, connection: Connection) -> None:
         await run(handler, connection)
     except ConnectionClosed:
         pass
-    except CancelledError:
+    except (CancelledError, asyncio.CancelledError):
         code = 1001
-    except Exception:  # noqa: BLE001 - whatever the application raises
+    except BaseException:  # noqa: BLE001 - also what ends other programs: it ends this handler
         _log.failure("Error in the handler, peer {peer!r}", peer=connection.peer)
         code = 1011
     connection.close(code)

@@ -158,7 +158,8 @@ class Server:
         """Stop accepting, close every connection with the code, and wait for the handlers.
 
         Fires when all has ended: within `options.drain_timeout` seconds, after which handlers are
-        cancelled and TCP is aborted. Called again it waits for the same end.
+        cancelled and TCP is aborted. Called again it waits for the same end. A handler does not
+        await it: it would be waiting for itself.
 
         Raises TypeError and ValueError for a code or reason that may not be sent.
         """
@@ -259,6 +260,7 @@ def serve(
             raise
         return Server(connections, ports)
 
+    serving.untaken = Server.close
     listening = Deferred.fromCoroutine(listen_everywhere())
     relay(listening, serving)
     return serving
@@ -343,9 +345,12 @@ class WebSocketServerService(Service):
             return fired(self._server)
         if self._failure is not None:
             return failed(cast(BaseException, self._failure.value))
-        waiter: Awaitable[Server] = Awaitable(lambda _: self._listening.remove(waiter))
+        waiter: Awaitable[Server] = Awaitable(lambda _: self._forget(waiter))
         self._listening.append(waiter)
         return waiter
+
+    def _forget(self, waiter: Awaitable[Server]) -> None:
+        self._listening = [other for other in self._listening if other is not waiter]
 
     def privilegedStartService(self) -> None:
         """Begin to listen while the process may still open low ports."""
@@ -387,7 +392,8 @@ class WebSocketServerService(Service):
             _log.info("Listening on {address}", address=str(address))
         waiting, self._listening = self._listening, []
         for waiter in waiting:
-            waiter.callback(server)
+            if not waiter.called:
+                waiter.callback(server)
 
     def _not_started(self, failure: Failure, serving: Serving) -> None:
         if self._serving is not serving:
@@ -397,7 +403,8 @@ class WebSocketServerService(Service):
         self._failure = failure
         waiting, self._listening = self._listening, []
         for waiter in waiting:
-            waiter.errback(failure)
+            if not waiter.called:
+                waiter.errback(failure)
 
     def stopService(self) -> Deferred[None]:
         """Drain and end; fires when all has ended."""

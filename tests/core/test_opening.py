@@ -119,6 +119,7 @@ def test_any_text_is_a_host_an_origin_or_neither(text, start):
 def judge(host, *origins, **options):
     """Return the status that a request with these headers is refused with, or None."""
     headers = [("Host", host), *(("Origin", origin) for origin in origins)]
+    headers += [("Upgrade", "websocket"), ("Connection", "Upgrade")]
     defaults = {"origins": (), "hosts": None, "require_origin": False}
     refusal = judge_request(Request("GET", "/", Headers(headers)), **{**defaults, **options})
     return None if refusal is None else refusal.status
@@ -372,3 +373,11 @@ def test_request_that_would_not_be_what_was_meant_is_refused(options):
     with pytest.raises(InvalidHeader) as caught:
         build(**options)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("host", "refused"), [("10.0.0.7:8765", False), ("evil.example", True)])
+def test_a_health_check_comes_by_an_address_whatever_the_hosts_are(host, refused):
+    """It is no handshake; a name that is not ours is refused all the same."""
+    request = Request("GET", "/healthz", Headers([("Host", host)]))
+    refusal = judge_request(request, origins=(), hosts=("ours.example",), require_origin=False)
+    assert (refusal is not None) is refused

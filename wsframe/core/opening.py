@@ -134,7 +134,9 @@ def judge_request(
     if host is None:
         return Refusal(400, "the Host header is malformed")
     name, port = host
-    if hosts is not None and name.removesuffix(".") not in _names(hosts):
+    # What is no handshake is a page, or a health check, which comes by an address.
+    by_address = not request.is_upgrade and _is_local_name(name)
+    if hosts is not None and not by_address and name.removesuffix(".") not in _names(hosts):
         return Refusal(421, "this server is not known by that Host; see the option hosts")
     given = request.headers.get_all("Origin")
     if not given:

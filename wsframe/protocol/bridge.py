@@ -109,6 +109,10 @@ class Wire(CommonProtocol):
         """The last keepalive round trip in seconds, None before the first."""
         return self.keepalive.latency
 
+    def measured(self, latency: float) -> None:
+        """Note a round trip that was measured otherwise."""
+        self.keepalive.latency = latency
+
     @property
     def subprotocol(self) -> str | None:
         """The subprotocol agreed on."""
@@ -163,7 +167,10 @@ class Wire(CommonProtocol):
 
     def _onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if self.listener is not None:
-            self.listener.transport_lost(self.closing.settle())
+            try:
+                self.listener.transport_lost(self.closing.settle())
+            except Exception:  # noqa: BLE001 - the server's books must be kept all the same
+                _log.failure("Error at the end of {peer!r}", peer=self.peer)
 
     def unblocked(self) -> None:
         """The send buffer is empty again: what waits goes on."""

@@ -136,6 +136,11 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         if not answer.switched:
             self.fail_open(_refusal(answer))
             return
+        chosen = answer.headers.get("Sec-WebSocket-Protocol")
+        if chosen and chosen not in self.factory.protocols:
+            # Autobahn's text has the whole list, in which one may carry a token.
+            self.fail_open(BadHandshake("the server chose a subprotocol that was not offered"))
+            return
         self.response = Response(answer.status, answer.headers, reason=answer.reason)
         # Autobahn reads a head of its own; this one has no byte that it could misread.
         lines = ["HTTP/1.1 101 Switching Protocols"]

@@ -8,6 +8,7 @@ mended, each said where it is mended.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
 
@@ -39,6 +40,13 @@ _log: Final = Logger(namespace="wsframe.protocol")
 
 EARLY_BYTES: Final = 64 * 1024
 """Bytes kept of what a peer sends before the application has decided; then reading pauses."""
+
+SLICE: Final = 128 * 1024
+"""Bytes given to the transport at a time: what Twisted gives to the kernel at a time."""
+
+MANY_PARTS: Final = 4096
+"""Parts of a frame, as they were read, that are kept apart; more are joined, because a peer that
+drips its bytes would have us hold a hundred times as much memory as it sends."""
 
 _LONG_PAYLOAD: Final = 1024
 """Bytes from which Autobahn's native masker, with its set-up, beats one XOR of big integers."""
@@ -98,8 +106,9 @@ class _Outgoing:
     def resumeProducing(self) -> None:
         """The buffer is empty."""
         self.protocol.blocked = False
-        self.protocol.backlog = 0
-        self.protocol.unblocked()
+        self.protocol.write_waiting(SLICE)
+        if not self.protocol.blocked:
+            self.protocol.unblocked()
         # What was owed may have filled the buffer again.
         if self.protocol.app_producer is not None and not self.protocol.blocked:
             self.protocol.app_producer.resumeProducing()
@@ -138,7 +147,7 @@ class CommonProtocol:
     """Whether the transport's buffer is full."""
 
     backlog = 0
-    """Bytes written since it became full; a lower bound of what waits in it."""
+    """Bytes that wait here until the transport takes more."""
 
     app_producer: IPushProducer | None = None
     """The application's own producer, when it registered one."""
@@ -158,6 +167,7 @@ class CommonProtocol:
         self._owed_pong: bytes | None = None
         self._ping_payload: bytes | None = None
         self._abort_call: IDelayedCall | None = None
+        self._waiting: deque[bytes] = deque()
         self.keepalive = Keepalive(None, None)
         self.transport.registerProducer(_Outgoing(self), True)
         super().connectionMade()  # type: ignore[misc]
@@ -255,12 +265,24 @@ class CommonProtocol:
         if chopsize or cast(Any, self).send_queue:
             super().sendData(data, sync, chopsize)  # type: ignore[misc]
             return
-        if self.blocked:
-            self.backlog += len(data)
-            if self.backlog > self.options.send_buffer and not self.failedByMe:
-                self._fail_connection(1008, "the peer reads too slowly: send buffer full")
-                return
-        self.transport.write(data)
+        if not self.blocked:
+            self.transport.write(data)
+            return
+        self.backlog += len(data)
+        self._waiting.append(data)
+        if self.backlog > self.options.send_buffer and not self.failedByMe:
+            self._fail_connection(1008, "the peer reads too slowly: send buffer full")
+
+    def write_waiting(self, most: int | None = None) -> None:
+        """Give the transport what waits: about so many bytes, None all of it."""
+        while self._waiting and not (most is not None and self.blocked):
+            part: list[bytes] = []
+            size = 0
+            while self._waiting and (most is None or size < most):
+                part.append(self._waiting.popleft())
+                size += len(part[-1])
+            self.backlog -= size
+            self.transport.write(b"".join(part))
 
     def _send(self) -> None:
         """Autobahn: write the next chopped piece; on our reactor, not on a global one."""
@@ -377,6 +399,12 @@ class CommonProtocol:
         if self._fragments > self.options.max_fragments:
             self._fail_connection(1008, "the message has too many fragments")
 
+    def _onMessageFrameData(self, payload: bytes) -> None:
+        super()._onMessageFrameData(payload)  # type: ignore[misc]
+        parts = getattr(self, "frame_data", None)
+        if parts is not None and len(parts) > MANY_PARTS:
+            parts[:] = [b"".join(parts)]
+
     def _onMessage(self, payload: bytes, isBinary: bool) -> None:
         self.call_application(cast(Any, self).onMessage, payload, isBinary)
 
@@ -444,7 +472,14 @@ class CommonProtocol:
         """Autobahn: the keepalive timer it starts at the opening has run out."""
         self.autoPingPendingCall = None
         if self._reading_paused:
-            self.keepalive.excuse(self._now())
+            # No answer would be heard; but a ping to a peer that is gone provokes the reset that
+            # tells us so.
+            if not self.blocked:
+                self.sendFrame(frames.PING, b"")
+            self._ping_payload = None
+            self.keepalive.start(self._now())
+            self._arm_keepalive()
+            return
         action = self.keepalive.wake(self._now())
         if action is Action.PING:
             self._ping_payload = os.urandom(8)
@@ -551,6 +586,7 @@ class CommonProtocol:
         if self.factory.isServer:
             # The server ends TCP first (§7.1.1), so that its side holds the TIME_WAIT.
             self.transport.unregisterProducer()
+            self.write_waiting()
             self.transport.loseConnection()
         return True
 
@@ -565,6 +601,7 @@ class CommonProtocol:
         self._discarding = True
         self.data = b""
         self.transport.unregisterProducer()
+        self.write_waiting()
         secure = ISSLTransport.providedBy(self.transport)
         if hasattr(self.transport, "loseWriteConnection") and not secure:
             self.transport.loseWriteConnection()
@@ -589,6 +626,7 @@ class CommonProtocol:
         """End TCP at once; what waits to be sent is lost."""
         self.closing.lose(by, reason)
         self._discarding = True
+        self._waiting.clear()
         self.transport.unregisterProducer()
         abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
         abort()
