@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
@@ -23,7 +24,7 @@ from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.connection import Connection, State
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.opening import check_subprotocols
-from wsframe.core.proxy import Proxies, ProxySettings
+from wsframe.core.proxy import FromEnvironment, Proxies, ProxySettings, from_environment
 from wsframe.core.retry import Backoff
 from wsframe.core.uri import WebSocketURI, basic_credentials, parse_uri
 from wsframe.endpoints import ConnectionProtocol, WebSocketEndpoint
@@ -61,6 +62,14 @@ class Opening(Awaitable[Connection]):
         await self._connection.__aexit__(kind, error, traceback)
 
 
+def _settings(proxies: Proxies | ProxySettings) -> ProxySettings:
+    if isinstance(proxies, ProxySettings):
+        return proxies
+    if isinstance(proxies, FromEnvironment):
+        return from_environment(os.environ)
+    return ProxySettings(proxies)
+
+
 def _endpoint(
     uri: str | WebSocketURI,
     *,
@@ -83,7 +92,7 @@ def _endpoint(
         headers=given.pairs,
         origin=origin,
         subprotocols=check_subprotocols(subprotocols),
-        proxies=proxies if isinstance(proxies, ProxySettings) else ProxySettings(proxies),
+        proxies=_settings(proxies),
         tls=tls,
         options=options,
     )
@@ -105,9 +114,9 @@ def connect(
     `uri` is ws:// or wss://; user information in it is sent with Basic. `headers` are added to
     the opening handshake, in order. `origin` is the Origin header, None sends none.
     `subprotocols` are offered, the preferred first. `proxies` is an HTTP proxy's URL, or a
-    mapping with the keys "ws", "wss" and "all"; None connects directly, and the environment is
-    not looked at. `tls` None verifies the server against the system's authorities. `reactor`
-    None is the installed one.
+    mapping with the keys "ws", "wss" and "all", see `ProxySettings`; None connects directly. The
+    environment is looked at when it is `FROM_ENVIRONMENT`, and only then. `tls` None verifies the
+    server against the system's authorities. `reactor` None is the installed one.
 
     The Deferred returned fires with a `Connection` when the WebSocket is open, within
     `options.open_timeout` seconds; it fails with an `OpenError` that says in which phase. It can

@@ -39,14 +39,16 @@ from zope.interface import implementer
 
 from wsframe.awaiting import Awaitable, relay
 from wsframe.connection import Connection
-from wsframe.core.http import HeadersLike
+from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.http_connect import HTTPConnect
 from wsframe.core.opening import build_request
-from wsframe.core.proxy import Proxy, ProxySettings
+from wsframe.core.proxy import Proxy, ProxySettings, Route
+from wsframe.core.tunnel import TunnelHandshake
 from wsframe.core.uri import WebSocketURI, format_host_port
 from wsframe.errors import (
     BadProxyAnswer,
     ConnectionClosed,
+    InvalidProxy,
     NameLookupFailed,
     OpenCancelled,
     OpenError,
@@ -215,10 +217,10 @@ def _connect_link(
     return cast("Deferred[IProtocol]", below.addCallback(lambda _: link.result))
 
 
-class _ConnectLink(_Link):
+class _TunnelLink(_Link):
     phase = "proxy"
 
-    def __init__(self, factory: IProtocolFactory, handshake: HTTPConnect, proxy: Proxy) -> None:
+    def __init__(self, factory: IProtocolFactory, handshake: TunnelHandshake, proxy: Proxy) -> None:
         super().__init__(factory)
         self._handshake = handshake
         self._proxy = str(proxy)
@@ -227,7 +229,10 @@ class _ConnectLink(_Link):
         cast(ITransport, self.transport).write(self._handshake.request)
 
     def advance(self, data: bytes) -> bytes | None:
-        return self._handshake.receive(data)
+        step = self._handshake.receive(data)
+        if step.send:
+            cast(ITransport, self.transport).write(step.send)
+        return step.leftover
 
     def ended(self, reason: Failure) -> Exception:
         # The end of the connection may be what completes a refusal; it never opens a tunnel.
@@ -238,14 +243,38 @@ class _ConnectLink(_Link):
         return BadProxyAnswer(f"{self._proxy}: the connection ended", proxy=self._proxy)
 
 
+def _spoken(proxy: Proxy) -> Proxy:
+    """Return the proxy when `HTTPConnectEndpoint` can speak to it.
+
+    Together with `_only_proxy` the one place that knows what the endpoints cannot do yet.
+    """
+    if proxy.scheme != "http":
+        raise InvalidProxy(f"{proxy.scheme} proxies are not supported yet; http proxies are")
+    if proxy.path is not None:
+        raise InvalidProxy("proxies on Unix sockets are not supported yet")
+    if proxy.via is not None:
+        raise InvalidProxy("chains of proxies are not supported yet")
+    if proxy.token is not None:
+        raise InvalidProxy("tokens for proxies are not supported yet; user and password are")
+    return proxy
+
+
+def _only_proxy(route: Route) -> Proxy | None:
+    """Return the one proxy of the route, or None for the direct one."""
+    if len(route.ways) > 1:
+        raise InvalidProxy("lists of proxies are not supported yet")
+    return _spoken(route.ways[0][-1]) if route.ways[0] else None
+
+
 @implementer(IStreamClientEndpoint)
 class HTTPConnectEndpoint:
     """Connects to a host through an HTTP proxy, with CONNECT (RFC 9110 §9.3.6).
 
     `proxy` is a URL such as "http://user:password@proxy:3128" or a `Proxy`; its credentials are
     sent to the proxy alone (Basic). `host` and `port` are the target's; the proxy resolves the
-    name. `headers` are added to the CONNECT. `timeout` is seconds for everything, None leaves
-    it to the caller. `endpoint` is what reaches the proxy; None is TCP to its address.
+    name. `headers` are added to the CONNECT, behind the proxy's own. `timeout` is seconds for
+    everything, None leaves it to the caller. `endpoint` is what reaches the proxy; None is TCP to
+    its address.
 
     Raises `InvalidProxy` or `InvalidHeader` when made; `connect` fails with an `OpenError`.
     """
@@ -263,9 +292,9 @@ class HTTPConnectEndpoint:
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     ) -> None:
         self._reactor = reactor
-        self._proxy = proxy if isinstance(proxy, Proxy) else Proxy.parse(proxy)
+        self._proxy = _spoken(proxy if isinstance(proxy, Proxy) else Proxy.parse(proxy))
         self._target = (host, port)
-        self._headers = headers
+        self._headers = (*Headers(self._proxy.headers).pairs, *Headers(headers).pairs)
         self._timeout = timeout
         self._options = options
         self._endpoint = endpoint or HostEndpoint(reactor, self._proxy.host, self._proxy.port)
@@ -282,7 +311,7 @@ class HTTPConnectEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Open the tunnel; fires with the protocol that the factory built, connected through it."""
-        link = _ConnectLink(factory, self._handshake(), self._proxy)
+        link = _TunnelLink(factory, self._handshake(), self._proxy)
         attempt = _connect_link(cast(IStreamClientEndpoint, self._endpoint), link)
         return with_deadline(self._reactor, attempt, self._timeout)
 
@@ -429,7 +458,7 @@ class WebSocketEndpoint:
             key="",
             **cast(Any, self._handshake),
         )
-        proxy = proxies.choose(uri) if proxies is not None else None
+        proxy = None if proxies is None else _only_proxy(proxies.choose(uri))
         endpoint: Any
         if proxy is None:
             endpoint = HostEndpoint(reactor, uri.host, uri.port)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wsframe.core.http_connect import HTTPConnect
 from wsframe.core.proxy import Proxy
+from wsframe.core.tunnel import Step
 from wsframe.errors import (
     BadProxyAnswer,
     InvalidHeader,
@@ -126,14 +127,14 @@ def test_tunnel_opens_with_the_bytes_behind_the_answer(cut):
     data = OPEN + b"\x16\x03\x01\r\n\r\n"
     tunnel = connect()
     if 0 < cut < len(OPEN):
-        assert tunnel.receive(data[:cut]) is None
+        assert tunnel.receive(data[:cut]) == Step()
         data = data[cut:]
-    assert tunnel.receive(data) == b"\x16\x03\x01\r\n\r\n"
+    assert tunnel.receive(data) == Step(leftover=b"\x16\x03\x01\r\n\r\n")
 
 
 def test_tunnel_may_open_without_bytes():
     """An open tunnel is b"", which is not None."""
-    assert connect().receive(OPEN) == b""
+    assert connect().receive(OPEN).leftover == b""
 
 
 @pytest.mark.parametrize(
@@ -180,14 +181,15 @@ def test_bad_answer_is_typed(answer):
 @SEARCHED
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=4), st.booleans())
 def test_any_bytes_give_a_tunnel_or_a_proxy_error(pieces, good):
-    """Whatever comes: bytes, None, or a ProxyError, and at the end never None."""
+    """Whatever comes: a tunnel or a ProxyError, at the end one of them, and nothing more to say."""
     tunnel = connect()
     given_ = [b"HTTP/1.1 ", *pieces] if good else pieces
     try:
         results = [tunnel.receive(piece) for piece in [*given_, b""]]
     except ProxyError:
         return
-    assert results[-1] is not None
+    assert results[-1].leftover is not None
+    assert not any(step.send for step in results)
 
 
 @pytest.mark.parametrize(

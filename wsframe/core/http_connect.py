@@ -5,6 +5,7 @@ from __future__ import annotations
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.http_answer import AnswerReader, BadAnswer
 from wsframe.core.proxy import Proxy
+from wsframe.core.tunnel import Step
 from wsframe.core.uri import basic_credentials, format_host_port, to_ascii_host
 from wsframe.errors import (
     BadProxyAnswer,
@@ -22,11 +23,7 @@ _OURS = frozenset({"host", "proxy-authorization", "content-length", "transfer-en
 
 
 class HTTPConnect:
-    """One CONNECT through one proxy.
-
-    `request` is what to send, at once. `receive(data)` takes the proxy's bytes (`b""`: the end)
-    and returns None until the tunnel is open, and then the bytes that already came through it,
-    which belong to the protocol inside and were not looked at.
+    """One CONNECT through one proxy: a `TunnelHandshake`.
 
     Only 407 is a question for the proxy's credentials: they are sent with the request, and a
     server's 401 never gets them a second time (CVE-2026-86414).
@@ -68,17 +65,17 @@ class HTTPConnect:
         self.request = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         self._reader = AnswerReader(tunnel=True, max_head=max_head, max_body=max_body)
 
-    def receive(self, data: bytes) -> bytes | None:
-        """Take the proxy's bytes in; return the tunnel's first bytes once it is open."""
+    def receive(self, data: bytes) -> Step:
+        """Take the proxy's bytes in (`b""`: the end); return what follows from them."""
         try:
             answer = self._reader.receive(data)
         except BadAnswer as error:
             text = f"{self._proxy}: {error}"
             raise BadProxyAnswer(text, proxy=str(self._proxy)) from None
         if answer is None:
-            return None
+            return Step()
         if answer.switched:
-            return answer.trailing
+            return Step(leftover=answer.trailing)
         kind: type[ProxyError] = ProxyRefused
         if answer.status == 407:
             kind = ProxyAuthRequired if self._proxy.user is None else ProxyAuthRefused
