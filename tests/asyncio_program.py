@@ -289,7 +289,8 @@ async def check_iterating_ends_with_the_connection() -> None:
 
 async def check_a_cancelled_recv_loses_no_message() -> None:
     async with serve(echo, LISTEN) as server:
-        async with connect(f"ws://127.0.0.1:{server.addresses[0].port}") as connection:
+        uri = f"ws://127.0.0.1:{server.addresses[0].port}"
+        async with connect(uri) as connection:
             with raises(TimeoutError):
                 async with asyncio.timeout(0.01):
                     await connection.recv()
@@ -331,7 +332,8 @@ async def check_a_connection_attempt_is_cancelled_with_its_task() -> None:
 
 async def check_two_tasks_on_one_connection() -> None:
     async with serve(echo, LISTEN) as server:
-        async with connect(f"ws://127.0.0.1:{server.addresses[0].port}") as connection:
+        uri = f"ws://127.0.0.1:{server.addresses[0].port}"
+        async with connect(uri) as connection:
             received: list[Any] = []
 
             async def receive() -> None:
@@ -368,5 +370,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     loop.set_debug("--debug" in sys.argv)
-    task = loop.create_task(main())
+    running = [loop.create_task(main())]
     that.run()

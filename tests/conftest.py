@@ -14,9 +14,7 @@ from twisted.internet import defer
 from twisted.logger import globalLogPublisher
 
 settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile(
-    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 

@@ -47,8 +47,8 @@ class MemoryTransport:
 
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes)
-        if self.lost or self.losing or self.half_closed:
-            return
+        if self.lost or self.aborted or (self.half_closed and not self.waiting):
+            return  # until everything is out, Twisted's take more behind the end
         if not self.stalled:
             self.written += data
             return

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,20 +121,20 @@ async def coroutine(value: object) -> object:
     return await fired(value)
 
 
-CALLABLES = [
-    pytest.param(lambda value: value, id="function"),
-    pytest.param(coroutine, id="coroutine function"),
-    pytest.param(lambda value: coroutine(value), id="function that returns a coroutine"),
-    pytest.param(fired, id="function that returns a Deferred"),
-    pytest.param(lambda value: ByHand(fired(value)), id="function that returns an awaitable"),
-    pytest.param(inlineCallbacks(lambda value: iter_to(value)), id="inlineCallbacks"),
-    pytest.param(type("Object", (), {"__call__": lambda self, v: coroutine(v)})(), id="object"),
-]
-
-
 def iter_to(value: object) -> Any:
     result = yield fired(value)
     return result
+
+
+CALLABLES = [
+    pytest.param(lambda value: value, id="function"),
+    pytest.param(coroutine, id="coroutine function"),
+    pytest.param(partial(coroutine), id="function that returns a coroutine"),
+    pytest.param(fired, id="function that returns a Deferred"),
+    pytest.param(lambda value: ByHand(fired(value)), id="function that returns an awaitable"),
+    pytest.param(inlineCallbacks(iter_to), id="inlineCallbacks"),
+    pytest.param(type("Object", (), {"__call__": lambda self, v: coroutine(v)})(), id="object"),
+]
 
 
 @pytest.mark.parametrize("function", CALLABLES)
@@ -150,8 +151,12 @@ async def broken_later() -> None:
     raise ZeroDivisionError
 
 
+def broken_deferred() -> Deferred[None]:
+    return Deferred.fromCoroutine(broken_later())
+
+
 @pytest.mark.parametrize(
-    "function", [broken, broken_later, lambda: failed(ZeroDivisionError()), lambda: broken_later()]
+    "function", [broken, broken_later, lambda: failed(ZeroDivisionError()), broken_deferred]
 )
 def test_run_fails_with_what_was_raised(function: Callable[..., object]) -> None:
     with pytest.raises(ZeroDivisionError):

@@ -62,7 +62,9 @@ async def hold(connection: Connection) -> None:
 class Client:
     """A service on a clock that stands still, with the longest wait drawn each time."""
 
-    def __init__(self, port: int, handler: Any = hold, *, path: str = "/", **arguments: Any) -> None:
+    def __init__(
+        self, port: int, handler: Any = hold, *, path: str = "/", **arguments: Any
+    ) -> None:
         self.clock = Stepped()
         self.handled: list[Connection] = []
 
@@ -96,18 +98,14 @@ class Client:
 
     async def until_waiting(self, step: float = 0) -> float:
         """Wait until the next attempt is scheduled; return in how many seconds."""
-        await self.until(
-            lambda: self.service.connection is None and self.retry is not None, step
-        )
+        await self.until(lambda: self.service.connection is None and self.retry is not None, step)
         assert self.retry is not None
         return self.retry
 
     @property
     def retry(self) -> float | None:
         """Seconds until the next attempt, None while none is scheduled."""
-        calls = [
-            call for call in self.clock.getDelayedCalls() if "_reconnect" in str(call)
-        ]
+        calls = [call for call in self.clock.getDelayedCalls() if "_reconnect" in str(call)]
         assert len(calls) <= 1
         return round(calls[0].getTime() - self.clock.seconds(), 6) if calls else None
 
@@ -121,7 +119,9 @@ class Client:
 
 
 @asynccontextmanager
-async def client(server: RawServer | int, handler: Any = hold, **arguments: Any) -> AsyncIterator[Client]:
+async def client(
+    server: RawServer | int, handler: Any = hold, **arguments: Any
+) -> AsyncIterator[Client]:
     """Give a client that is started, and stop it at the end."""
     this = Client(server if isinstance(server, int) else server.port, handler, **arguments)
     this.service.startService()
@@ -184,7 +184,7 @@ async def test_when_open_fires_with_the_connection(logged: Logged) -> None:
             assert (await within(answered)) == (1000, "")
         assert not before.called
         with pytest.raises(defer.CancelledError):
-            await other.service.when_open()
+            await within(other.service.when_open())
 
 
 @pytest_twisted.ensureDeferred
@@ -196,10 +196,10 @@ async def test_when_open_waits_over_failures_and_ends_with_the_service() -> None
         # Whoever does not want to wait any longer does not disturb the other.
         first.cancel()
         with pytest.raises(defer.CancelledError):
-            await first
+            await within(first)
         assert not second.called
     with pytest.raises(defer.CancelledError):
-        await second
+        await within(second)
 
 
 # ---------------------------------------------------------------- coming back
@@ -304,8 +304,7 @@ async def test_what_came_before_the_end_reaches_the_handler() -> None:
     received: list[Any] = []
 
     async def handler(connection: Connection) -> None:
-        async for message in connection:
-            received.append(message)
+        received.append(await connection.recv())
 
     async with RawServer() as server, client(server, handler) as this:
         await closes_with_the_answer(server, this)
@@ -485,7 +484,7 @@ async def test_stopping_before_the_start_is_nothing() -> None:
     await this.stop()
     await this.stop()
     with pytest.raises(defer.CancelledError):
-        await this.service.when_open()
+        await within(this.service.when_open())
 
 
 @pytest_twisted.ensureDeferred
@@ -500,7 +499,7 @@ async def test_stopping_while_connecting_ends_the_attempt() -> None:
         await within(raw.ended())
         assert isinstance(this.service.last_failure, OpenCancelled)
         with pytest.raises(defer.CancelledError):
-            await opened
+            await within(opened)
 
 
 @pytest_twisted.ensureDeferred
@@ -704,7 +703,7 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(
         async with client(1, proxies=url) as this:
             await this.until_waiting()
     assert f"http://127.0.0.1:{proxy.port}" in logged()
-    assert status.split()[0] in logged()
+    assert status.split(maxsplit=1)[0] in logged()
     assert SECRETS[0] not in logged()
     assert "puser" not in logged()
 
@@ -718,3 +717,32 @@ async def test_what_a_peer_says_cannot_forge_a_line_of_the_log(logged: Logged) -
     assert lines
     assert all("Not connected" in line for line in lines)
     assert "\x1b" not in logged()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_waited_for_the_end_may_tell_it_anything_at_once() -> None:
+    """Start it, stop it, ask it: whoever hears of the end is not in the middle of it."""
+    heard: list[Any] = []
+
+    async def follow(service: WebSocketClientService) -> None:
+        await service.stopService()
+        await service.stopService()
+        service.startService()
+        opened = service.when_open()
+        stopping = service.stopService()
+        with pytest.raises(defer.CancelledError):
+            await within(opened)
+        await within(stopping)
+        heard.append(service.running)
+
+    async with RawServer() as server:
+        this = Client(server.port)
+        this.service.startService()
+        raw = await accept_raw(server)
+        await this.until(lambda: this.handled)
+        followed = defer.ensureDeferred(follow(this.service))
+        await answer_close(raw)
+        await this.until(lambda: followed.called)
+        await followed
+        assert heard == [0]
+        await this.stop()

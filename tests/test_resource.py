@@ -154,14 +154,13 @@ UPGRADE = request(target="/ws")
 
 @pytest_twisted.ensureDeferred
 async def test_pages_and_websockets_on_the_same_port() -> None:
-    async with Served() as served:
-        async with connect(served.uri) as connection:
-            await connection.send("hello")
-            assert await connection.recv() == "hello"
-            client = await served.raw()
-            client.transport.write(get("/page"))
-            assert (await client.head()).startswith(b"HTTP/1.1 200 ")
-            assert len(served.resource.connections) == 1
+    async with Served() as served, connect(served.uri) as connection:
+        await connection.send("hello")
+        assert await connection.recv() == "hello"
+        client = await served.raw()
+        client.transport.write(get("/page"))
+        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+        assert len(served.resource.connections) == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -357,8 +356,9 @@ async def test_process_request_names_the_principal() -> None:
         seen.callback((connection.principal, connection.request.headers["x-token"]))
 
     async with Served(handler, process_request=lambda request: Accept("alice")) as served:
-        async with connect(served.uri, headers={"X-Token": "t"}):
-            assert await seen == ("alice", "t")
+        connection = await connect(served.uri, headers={"X-Token": "t"})
+        assert await seen == ("alice", "t")
+        await connection.close()
 
 
 @pytest.mark.parametrize(
@@ -395,13 +395,12 @@ async def test_what_is_no_handshake_is_refused(data: bytes, status: int) -> None
 
 @pytest_twisted.ensureDeferred
 async def test_the_limit_on_connections_is_the_resources_own() -> None:
-    async with Served(options=ServerOptions(max_connections=1)) as served:
-        async with connect(served.uri):
-            with pytest.raises(HandshakeRefused) as caught:
-                await connect(served.uri)
-            client = await served.raw()
-            client.transport.write(get("/page"))
-            assert b"200 OK" in await client.head()
+    async with Served(options=ServerOptions(max_connections=1)) as served, connect(served.uri):
+        with pytest.raises(HandshakeRefused) as caught:
+            await connect(served.uri)
+        client = await served.raw()
+        client.transport.write(get("/page"))
+        assert b"200 OK" in await client.head()
 
     assert caught.value.status == 503
 

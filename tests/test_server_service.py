@@ -202,7 +202,7 @@ async def test_when_listening_can_be_cancelled() -> None:
     first, second = service.when_listening(), service.when_listening()
     first.cancel()
     with pytest.raises(defer.CancelledError):
-        await first
+        await within(first)
     service.startService()
     assert await within(second) is service.server
     await within(service.stopService())
@@ -401,3 +401,20 @@ async def test_a_client_that_is_being_judged_is_turned_away() -> None:
     await within(service.stopService())
     answer = await raw.read_all()
     assert answer == b"" or answer.startswith(b"HTTP/1.1 503 ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_serve_that_is_cancelled_listens_nowhere() -> None:
+    """The endpoint that listens already is closed; the leak check would find its port."""
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import serverFromString
+
+    class Never:
+        def listen(self, factory: object) -> defer.Deferred[None]:
+            return defer.Deferred()
+
+    ready: Any = serverFromString(reactor, "tcp:0:interface=127.0.0.1")
+    serving = serve(lambda _: None, [ready, Never()])  # type: ignore[list-item]
+    serving.cancel()
+    with pytest.raises(defer.CancelledError):
+        await serving

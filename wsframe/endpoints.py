@@ -17,8 +17,9 @@ from typing import Any, Final, cast
 
 from OpenSSL import SSL
 from service_identity import VerificationError
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import DNSLookupError, UserError
 from twisted.internet.interfaces import (
     IAddress,
@@ -102,7 +103,13 @@ class HostEndpoint:
     """
 
     def __init__(self, reactor: Any, host: str, port: int) -> None:
-        self._endpoint = HostnameEndpoint(reactor, host, port, timeout=_ABSURD)
+        kind: Any = HostnameEndpoint
+        if isIPAddress(host):
+            # Neither a look-up nor a second address to wait for: what is refused is told at once.
+            kind = TCP4ClientEndpoint
+        elif isIPv6Address(host):
+            kind = TCP6ClientEndpoint
+        self._endpoint = kind(reactor, host, port, timeout=_ABSURD)
         self._where = format_host_port(host, port)
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:

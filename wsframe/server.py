@@ -216,20 +216,22 @@ def serve(
     """Serve WebSockets.
 
     `handler` is ``async def handler(connection)``; it runs for each connection, which is closed
-    when it returns (1000) or raises (1011). `listen` is an endpoint description, an endpoint, or
-    several. `process_request` is called with every `Request`, also one that asks for no
-    WebSocket, and may be async: it returns None or an `Accept` to go on, a `Response` to answer
-    with that, or raises `Reject`. `reactor` None is the installed one.
+    when it returns (1000) or raises (1011). It is a Twisted coroutine; one that is to use asyncio's
+    own waits is given as ``lambda connection: asyncio.ensure_future(handler(connection))``.
+    `listen` is an endpoint description, an endpoint, or several. `process_request` is called with
+    every `Request`, also one that asks for no WebSocket, and may be async: it returns None or an
+    `Accept` to go on, a `Response` to answer with that, or raises `Reject`. `reactor` None is the
+    installed one.
 
     The Deferred returned fires with the `Server` when it listens everywhere; it fails as the
-    endpoint does, and then listens nowhere.
+    endpoint does, or when it is cancelled, and then listens nowhere.
 
     Raises ValueError for a description that is none.
     """
     reactor = reactor or global_reactor()
     endpoints = _endpoints(reactor, listen, options)
     connections = _Connections(handler, options, reactor, process_request)
-    serving = Serving()
+    serving = Serving(lambda _: listening.cancel())
     ports: list[IListeningPort] = []
 
     async def listen_everywhere() -> Server:
@@ -243,7 +245,8 @@ def serve(
             raise
         return Server(connections, ports)
 
-    Deferred.fromCoroutine(listen_everywhere()).addBoth(serving.callback)
+    listening = Deferred.fromCoroutine(listen_everywhere())
+    relay(listening, serving)
     return serving
 
 

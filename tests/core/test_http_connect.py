@@ -143,14 +143,14 @@ def test_tunnel_may_open_without_bytes():
         (PLAIN, 407, ProxyAuthRequired),
         (WITH_PASSWORD, 407, ProxyAuthRefused),
         (PLAIN, 401, ProxyRefused),
-        (WITH_PASSWORD, 401, ProxyRefused),
+        (WITH_PASSWORD, 401, ProxyAuthRefused),
         (PLAIN, 403, ProxyRefused),
         (PLAIN, 302, ProxyRefused),
         (PLAIN, 502, ProxyRefused),
     ],
 )
 def test_refusal_is_typed_and_complete(proxy, status, kind):
-    """Only 407 is about the proxy's credentials; a 401 is a refusal like any other."""
+    """A 401 is about the proxy's credentials only where some were sent: tinyproxy says it so."""
     answer = b"HTTP/1.1 %d No Way\r\nA: b\r\nContent-Length: 3\r\n\r\nwhy" % status
     with pytest.raises(ProxyError) as caught:
         connect(proxy).receive(answer)

@@ -5,6 +5,7 @@ A process is ready when it says so, or when its port accepts a connection; nothi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -157,10 +158,8 @@ class Peer(ProcessProtocol):
 
     async def stop(self) -> None:
         """End this process."""
-        try:
+        with contextlib.suppress(ProcessExitedAlready):
             self._process.signalProcess("KILL")
-        except ProcessExitedAlready:
-            pass
         await within(self._ended)
 
 

@@ -95,9 +95,9 @@ class Proxies:
 
 def _ncsa_helper() -> str:
     for directory in ("/usr/lib/squid", "/usr/lib64/squid", "/usr/libexec/squid"):
-        path = os.path.join(directory, "basic_ncsa_auth")
+        path = Path(directory, "basic_ncsa_auth")
         if os.access(path, os.X_OK):
-            return path
+            return str(path)
     return str(missing("basic_ncsa_auth, a part of squid"))
 
 

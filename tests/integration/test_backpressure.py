@@ -194,7 +194,8 @@ async def test_senders_that_do_not_wait_meet_the_send_buffer() -> None:
     async with pair("server", send_buffer=100_000) as both:
         both.raw.transport.pauseProducing()  # type: ignore[union-attr]
         waiting = []
-        with pytest.raises(SendBufferFull):
+
+        async def send_on() -> None:
             for _ in range(1000):
                 sending = both.ours.send(CHUNK)
                 if sending.called:
@@ -202,6 +203,9 @@ async def test_senders_that_do_not_wait_meet_the_send_buffer() -> None:
                 else:
                     waiting.append(sending)
                     sending.addErrback(lambda failure: failure.trap(ConnectionClosedError))
+
+        with pytest.raises(SendBufferFull):
+            await send_on()
         assert both.ours._waiting_bytes <= 100_000 + len(CHUNK)
         assert len(waiting) <= 3
         both.ours.abort()
@@ -232,7 +236,7 @@ async def test_cancelled_send_takes_its_message_out() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_close_is_not_stopped_by_a_full_receive_queue() -> None:
-    """Reading is paused when we close: the answer to our Close frame has to be read all the same."""
+    """Reading is paused when we close; the answer to our Close frame is read all the same."""
     async with pair("client", receive_queue=1) as both:
         both.raw.write(both.frame(1, b"x") * 500)
         await eventually(lambda: both.ours._messages)
@@ -248,13 +252,11 @@ async def test_close_is_not_stopped_by_a_full_receive_queue() -> None:
 async def test_end_of_the_peer_is_seen_once_the_queue_is_read() -> None:
     async with pair("client", receive_queue=1) as both:
         both.raw.write(both.frame(1, b"x") * 3 + both.close_frame(4001))
-        got = []
+        assert [await both.ours.recv(10) for _ in range(3)] == ["x", "x", "x"]
+        await both.raw.read_close()
+        both.raw.finish()
         with pytest.raises(ConnectionClosedError) as caught:
-            while True:
-                got.append(await both.ours.recv(10))
-                if len(got) == 3:
-                    both.raw.finish()
-        assert got == ["x", "x", "x"]
+            await both.ours.recv(10)
         assert caught.value.code == 4001
 
 

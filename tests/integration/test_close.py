@@ -1,4 +1,4 @@
-"""How connections end: every code, both directions, all orders; and that nothing is lost or hangs."""
+"""How connections end: every code, both directions, all orders; nothing is lost or hangs."""
 
 from __future__ import annotations
 

@@ -1,18 +1,23 @@
-"""Bad input to an open connection and to the opening handshake: refused, in bounds, with the code."""
+"""Bad input, to an open connection and to the opening handshake: refused, and by its code."""
 
 from __future__ import annotations
 
 import re
 import struct
+import tracemalloc
+import zlib
 from typing import Any
 
 import pytest
 import pytest_twisted
+from autobahn.websocket.compress import PerMessageDeflateOfferAccept
+from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from wsframe.client import connect
 from wsframe.core.http import Request
 from wsframe.errors import HandshakeRefused
 from wsframe.options import ServerOptions
+from wsframe.protocol import WebSocketServerFactory, WebSocketServerProtocol
 
 from .interop import serving
 from .raw import Raw, connect_raw, frame, open_raw, turns, upgrade, within
@@ -193,6 +198,54 @@ async def test_masks_differ_and_are_not_of_the_seeded_generator() -> None:
     assert keys[0] != keys[1]
 
 
+def bomb(corrupt: bool) -> bytes:
+    """Return 64 MiB of zeros, deflated as one message (RFC 7692 §7.2.1)."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = b"".join(compressor.compress(bytes(1 << 20)) for _ in range(64))
+    data += compressor.flush(zlib.Z_SYNC_FLUSH)
+    return (data[:500] + b"\xff" * 500 if corrupt else data)[:-4]
+
+
+@pytest.mark.parametrize("pieces", [1, 50], ids=["whole", "fragments"])
+@pytest.mark.parametrize("corrupt", [False, True], ids=["bomb", "corrupt tail"])
+@pytest_twisted.ensureDeferred
+async def test_deflate_bomb_is_stopped_at_the_limit(corrupt: bool, pieces: int) -> None:
+    """CVE-2018-1000518, GHSA-hxp9-w8x3-p566, CVE-2026-85024; deflate is on only where asked for."""
+    got: list[bytes] = []
+
+    class Server(WebSocketServerProtocol):  # type: ignore[misc]
+        def onMessage(self, payload: bytes, isBinary: bool) -> None:
+            got.append(payload)
+
+    from twisted.internet import reactor
+
+    factory = WebSocketServerFactory(options=ServerOptions(max_message_size=100_000))
+    factory.noisy = False
+    factory.protocol = Server
+    factory.setProtocolOptions(
+        perMessageCompressionAccept=lambda offers: PerMessageDeflateOfferAccept(offers[0])
+    )
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+    raw = await open_raw(port.getHost().port, "Sec-WebSocket-Extensions: permessage-deflate")
+    data = bomb(corrupt)
+    size = -(-len(data) // pieces)
+    parts = [data[start : start + size] for start in range(0, len(data), size)]
+    tracemalloc.start()
+    try:
+        for index, part in enumerate(parts):
+            fin = index == len(parts) - 1
+            raw.write(frame(0 if index else 2, part, fin=fin, rsv=0 if index else 4))
+        code, _ = await raw.read_close()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert code in ({1007, 1009} if corrupt else {1009})
+    assert peak < 4_000_000  # of 64 MiB
+    assert got == []
+    await raw.drop()
+    await port.stopListening()
+
+
 # ------------------------------------------------------------------ the opening handshake
 
 
@@ -229,7 +282,7 @@ async def status_of(data: bytes, **options: Any) -> int:
         return status
 
 
-@pytest.mark.parametrize("byte", ["\x00", "\x01", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x7f", "\x85", "\n", "\r"], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("byte", list("\0\1\n\v\f\r\x1c\x1d\x1e\x7f\x85"), ids=repr)
 @pytest.mark.parametrize(
     "where", ["X-A: a{}b", "X-A: a{}X-Smuggled: b", "X-A{}: b", "Origin: http://a{}b"]
 )

@@ -232,7 +232,7 @@ async def test_no_protocol_is_built_before_the_tunnel_is_open() -> None:
 
     built: list[Any] = []
     factory = Factory()
-    factory.buildProtocol = lambda address: built.append(address)  # type: ignore[assignment]
+    factory.buildProtocol = built.append  # type: ignore[assignment]
 
     async def script(raw: Raw) -> None:
         await raw.read_head()
@@ -305,8 +305,8 @@ async def test_deadline_of_the_endpoint_alone() -> None:
 def opening_in(phase: str, authority: Authority, port: int) -> Any:
     scheme = "wss" if phase == "tls" else "ws"
     tls = authority.client("localhost") if phase == "tls" else None
-    proxy = f"http://127.0.0.1:{port}"
-    return connect(f"{scheme}://localhost:9/", proxies=proxy, tls=tls)
+    host = "localhost" if phase == "dns" else "127.0.0.1"  # an address is not looked up
+    return connect(f"{scheme}://localhost:9/", proxies=f"http://{host}:{port}", tls=tls)
 
 
 async def reach(phase: str, proxy: RawServer) -> Raw | None:
@@ -381,24 +381,24 @@ def full_port() -> Iterator[int]:
         missing("a kernel whose queue of connections can be filled")
 
 
+@pytest.mark.parametrize("expected", [OpenTimeout, OpenCancelled])
 @pytest_twisted.ensureDeferred
-async def test_deadline_and_cancellation_in_phase_tcp() -> None:
+async def test_deadline_and_cancellation_in_phase_tcp(expected: type[OpenError]) -> None:
     with full_port() as port:
-        for act, expected in (("advance", OpenTimeout), ("cancel", OpenCancelled)):
-            reactor = Stepped()
-            results: list[Any] = []
-            opening = connect(f"ws://127.0.0.1:{port}/", reactor=reactor)  # type: ignore[arg-type]
-            opening.addBoth(results.append)
-            await eventually(lambda: connecting(port))
-            if act == "cancel":
-                opening.cancel()
-            else:
-                reactor.advance(10)
-            await eventually(lambda: results)
-            (result,) = results
-            assert (result.type, result.value.phase) == (expected, "tcp")
-            assert reactor.getDelayedCalls() == []
-            assert not connecting(port)
+        reactor = Stepped()
+        results: list[Any] = []
+        opening = connect(f"ws://127.0.0.1:{port}/", reactor=reactor)  # type: ignore[arg-type]
+        opening.addBoth(results.append)
+        await eventually(lambda: connecting(port))
+        if expected is OpenCancelled:
+            opening.cancel()
+        else:
+            reactor.advance(10)
+        await eventually(lambda: results)
+        (result,) = results
+        assert (result.type, result.value.phase) == (expected, "tcp")
+        assert reactor.getDelayedCalls() == []
+        assert not connecting(port)
 
 
 def connecting(port: int) -> bool:
@@ -447,6 +447,12 @@ async def test_every_offset_of_the_servers_answer_gives_one_typed_error(ending: 
         assert isinstance(outcome, OpenTimeout) == (ending == "hang"), cut
 
 
+WRONG_KEY = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Accept: d3Jvbmc=\r\n\r\n"
+)
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
@@ -454,14 +460,13 @@ async def test_every_offset_of_the_servers_answer_gives_one_typed_error(ending: 
         (b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:9/\r\n\r\n", HandshakeRefused),
         (b"HTTP/1.1 200 OK\r\n\r\n<html>", HandshakeRefused),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", BadHandshake),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-         b"Connection: Upgrade\r\nSec-WebSocket-Accept: d3Jvbmc=\r\n\r\n", BadHandshake),
+        (WRONG_KEY, BadHandshake),
         (b"\x15\x03\x01\x00\x02\x02\x46", BadHandshake),
         (b"HTTP/1.1 200 OK\r\nX: a\x0bY: z\r\n\r\n", BadHandshake),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 17_000, BadHandshake),
     ],
     ids=["404", "302", "200", "no key", "wrong key", "TLS", "control byte", "head too large"],
-)  # fmt: skip
+)
 @pytest_twisted.ensureDeferred
 async def test_answer_other_than_a_right_101_is_typed(
     answer: bytes, expected: type[OpenError]

@@ -90,7 +90,7 @@ async def test_bad_certificate_is_tls_failed_and_says_why(
 @pytest_twisted.ensureDeferred
 async def test_systems_authorities_are_the_default() -> None:
     async with tls_server(self_signed("localhost")) as port:
-        with pytest.raises(TLSFailed, match="self[- ]signed"):
+        with pytest.raises(TLSFailed, match=r"self[- ]signed"):
             await connect(f"wss://localhost:{port}/")
 
 

@@ -1,9 +1,10 @@
-"""The bridge between the protocols and a `Listener`: `process_request`, principals, what is told."""
+"""The bridge from the protocols to a `Listener`: `process_request`, principals, what is told."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -267,17 +268,15 @@ def test_a_judge_that_takes_too_long_is_cancelled(clock: Clock, logged: Callable
     assert "Error" not in logged()
 
 
-@pytest.mark.parametrize("verdict", [None, Accept("late"), Response(200), Reject(403)])
+@pytest.mark.parametrize("verdict", [None, Accept("late"), Response(200), Reject(403), "odd"])
 def test_a_judge_that_will_not_be_cancelled_decides_nothing(
     clock: Clock, verdict: Any, logged: Callable[[], str]
 ) -> None:
     wait: Deferred[None] = Deferred()
 
     async def stubborn(request: Any) -> Any:
-        try:
+        with suppress(CancelledError):
             await wait
-        except CancelledError:
-            pass
         if isinstance(verdict, Exception):
             raise verdict
         return verdict
@@ -289,6 +288,7 @@ def test_a_judge_that_will_not_be_cancelled_decides_nothing(
     assert peer.protocol.listener is None
     assert peer.timers() == []
     assert "Error" not in logged()
+    assert "not an answer" not in logged()
 
 
 def test_frames_that_come_while_the_judge_thinks_are_kept_in_order(clock: Clock) -> None:
@@ -326,7 +326,7 @@ def test_the_first_of_our_subprotocols_is_taken(clock: Clock) -> None:
     assert b"Sec-WebSocket-Protocol: b\r\n" in peer.transport.written
 
 
-# ------------------------------------------------------------------------------ what is told and when
+# ---------------------------------------------------------------------------------- what is told
 
 
 def test_a_client_tells_its_listener_the_same(clock: Clock) -> None:
@@ -416,7 +416,12 @@ def test_the_end_is_told_once_with_all_that_is_known(clock: Clock) -> None:
     peer.end()
 
     (outcome,) = peer.protocol.listener.events
-    assert (outcome.code, outcome.reason, outcome.by, outcome.clean) == (1001, "bye", "remote", True)
+    assert (outcome.code, outcome.reason, outcome.by, outcome.clean) == (
+        1001,
+        "bye",
+        "remote",
+        True,
+    )
     assert peer.timers() == []
 
 

@@ -38,7 +38,9 @@ def clock() -> Clock:
 
 
 def make(clock: Clock, url: str = "ws://localhost", **arguments: Any) -> Any:
-    options = {k: arguments.pop(k) for k in list(arguments) if k in ClientOptions.__dataclass_fields__}
+    options = {
+        k: arguments.pop(k) for k in list(arguments) if k in ClientOptions.__dataclass_fields__
+    }
     factory = WebSocketClientFactory(
         url, reactor=clock, options=ClientOptions(**options), **arguments
     )
@@ -148,9 +150,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_what_may_not_be_sent_is_refused_before_a_byte_leaves(
-    clock: Clock, arguments: Any
-) -> None:
+def test_what_may_not_be_sent_is_refused_before_a_byte_leaves(clock: Clock, arguments: Any) -> None:
     peer = Peer(make(clock, **arguments), clock)
 
     assert peer.transport.take() == b""
@@ -169,19 +169,21 @@ def test_stock_sends_line_breaks_in_headers(clock: Clock) -> None:
     peer.end()
 
 
-@pytest.mark.parametrize("how", ["constructor", "positional", "later"])
-def test_autobahns_proxy_is_refused(clock: Clock, how: str) -> None:
-    proxy = {"host": "proxy.example", "port": 3128}
+PROXY = {"host": "proxy.example", "port": 3128}
 
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda clock: WebSocketClientFactory("ws://localhost", proxy=PROXY, reactor=clock),
+        lambda clock: WebSocketClientFactory(None, None, None, None, None, PROXY, reactor=clock),
+        lambda clock: make(clock).setSessionParameters("ws://localhost", proxy=PROXY),
+        lambda clock: make(clock).setSessionParameters(None, None, None, None, None, PROXY),
+    ],
+)
+def test_autobahns_proxy_is_refused(clock: Clock, give: Callable[[Clock], None]) -> None:
     with pytest.raises(ValueError, match="HTTPConnectEndpoint"):
-        if how == "constructor":
-            WebSocketClientFactory("ws://localhost", proxy=proxy, reactor=clock)
-        elif how == "positional":
-            WebSocketClientFactory(
-                "ws://localhost", None, None, None, None, proxy, reactor=clock
-            )
-        else:
-            make(clock).setSessionParameters("ws://localhost", proxy=proxy)
+        give(clock)
 
 
 def test_session_parameters_can_be_set_anew(clock: Clock) -> None:
@@ -503,9 +505,7 @@ def test_masks_come_from_the_systems_random_source(clock: Clock, urandom: list[b
     assert b"P" * 2000 in [f.payload for f in frames]
 
 
-def test_stock_takes_masks_from_a_guessable_source(
-    clock: Clock, urandom: list[bytes]
-) -> None:
+def test_stock_takes_masks_from_a_guessable_source(clock: Clock, urandom: list[bytes]) -> None:
     factory = stock.WebSocketClientFactory(reactor=clock)
     factory.protocol = stock.WebSocketClientProtocol
     peer = opened_client(factory)

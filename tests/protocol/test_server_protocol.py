@@ -332,9 +332,7 @@ def test_stock_turns_null_origins_off_when_anything_is_set(clock: Clock) -> None
         ({"allowNullOrigin": False}, "http://localhost", 101),
     ],
 )
-def test_origins_set_in_autobahns_way(
-    clock: Clock, options: Any, origin: str, status: int
-) -> None:
+def test_origins_set_in_autobahns_way(clock: Clock, options: Any, origin: str, status: int) -> None:
     factory = make(clock)
     factory.setProtocolOptions(**options)
     factory.setProtocolOptions(autoPingInterval=5)  # said once, it stays

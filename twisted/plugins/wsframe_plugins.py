@@ -16,7 +16,7 @@ ws_echo = ServiceMaker(
 ws_broadcast = ServiceMaker(
     "ws-broadcast",
     "wsframe.services.broadcast",
-    "Publish every WebSocket message to all subscribers of its channel.",
+    "Send every WebSocket message to all other clients.",
     "ws-broadcast",
 )
 

@@ -77,7 +77,9 @@ class HTTPConnect:
         if answer.switched:
             return Step(leftover=answer.trailing)
         kind: type[ProxyError] = ProxyRefused
-        if answer.status == 407:
+        if answer.status == 401 and self._proxy.user is not None:
+            kind = ProxyAuthRefused  # tinyproxy's way to say that the password is wrong
+        elif answer.status == 407:
             kind = ProxyAuthRequired if self._proxy.user is None else ProxyAuthRefused
         said = f"{answer.status} {printable(answer.reason)}".rstrip()
         raise kind(

@@ -43,28 +43,20 @@ _LONG_PAYLOAD: Final = 1024
 """Bytes from which Autobahn's native masker, with its set-up, beats one XOR of big integers."""
 
 
-class _AutobahnLog:
-    """Autobahn's log: its debug lines cost more than its work, and the rest we say ourselves."""
+class _ProtocolLog(Logger):
+    """Autobahn's `self.log`, which applications use, too: Twisted's logger without debug lines.
 
-    @staticmethod
-    def _nothing(*args: object, **fields: object) -> None:
+    Autobahn writes several of those for every message, and they would cost more than its work.
+    """
+
+    def __get__(self, instance: object, owner: type | None = None) -> _ProtocolLog:
+        """Be the same for every protocol; Twisted's would make a new logger at each access."""
+        return self
+
+    def debug(self, format: str | None = None, **fields: object) -> None:  # noqa: A002 - Twisted's name
         """Drop the line."""
 
-    trace = debug = info = _nothing
-
-    @staticmethod
-    def warn(_: str | None = None, **fields: object) -> None:
-        """Keep what the application's `onConnect` raised: Autobahn tells nobody else."""
-        error = fields.get("err")
-        if isinstance(error, Failure):
-            _log.failure("Error in the application's onConnect", error)
-
-    @staticmethod
-    def error(format: str | None = None, **fields: object) -> None:  # noqa: A002 - Autobahn's name
-        """Keep what Autobahn thinks is an error."""
-        _log.debug("Autobahn: {message!r}", message=format, **fields)
-
-    failure = error
+    trace = debug
 
 
 class ReactorTimer:
@@ -139,7 +131,7 @@ class CommonProtocol:
     maskClientFrames: bool
     maskServerFrames: bool
 
-    log: ClassVar[_AutobahnLog] = _AutobahnLog()
+    log: ClassVar[_ProtocolLog] = _ProtocolLog(namespace="wsframe.protocol")
 
     blocked = False
     """Whether the transport's buffer is full."""

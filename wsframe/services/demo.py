@@ -8,6 +8,7 @@ from typing import cast
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorCore
 from twisted.internet.task import react
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
@@ -18,7 +19,7 @@ __all__ = ["main"]
 PORT = 8765
 
 
-async def run() -> None:
+async def run(reactor: IReactorCore) -> None:
     """Run until the process is stopped."""
     station = _listening_monitor()
     server = await station.when_listening()
@@ -30,11 +31,18 @@ async def run() -> None:
     print(
         f"\n  The monitor is open at  http://127.0.0.1:{port}/\n\n  Ctrl-C ends it.\n", flush=True
     )
-    try:
-        await Deferred()
-    finally:
-        await reporter.stopService()
-        await station.stopService()
+    stop = Deferred[None]()
+    ended = Deferred[None]()
+
+    def shut_down() -> Deferred[None]:
+        stop.callback(None)
+        return ended
+
+    reactor.addSystemEventTrigger("before", "shutdown", shut_down)
+    await stop
+    await reporter.stopService()
+    await station.stopService()
+    ended.callback(None)
 
 
 def _listening_monitor() -> monitor.MonitorService:
@@ -54,7 +62,7 @@ def _listening_monitor() -> monitor.MonitorService:
 def main() -> None:
     """Run the demo."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    react(lambda _: Deferred.fromCoroutine(run()))
+    react(run)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ characters, so that no peer can write a line of its own into the log.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -46,7 +47,9 @@ class JSONLog:
         for name, value in event.items():
             if name.startswith("log_") or name in _RESERVED or name in {"system", "format"}:
                 continue
-            if isinstance(value, str):
+            if isinstance(value, float) and not math.isfinite(value):
+                line[name] = str(value)  # JSON has no such numbers
+            elif isinstance(value, str):
                 line[name] = value[:MAX_TEXT]
             elif value is None or isinstance(value, bool | int | float):
                 line[name] = value

@@ -38,6 +38,10 @@ _log = Logger(namespace="wsframe.services")
 
 DEFAULT_LISTEN: Final = "tcp:8765:interface=127.0.0.1"
 
+SUBPROTOCOL: Final = "wsframe"
+"""What a page offers beside the subprotocol that carries its token: one that is not answered with
+a subprotocol it offered fails in the browser, and the token is not to be said back."""
+
 Route = Callable[[Request], object]
 """Answers a request on one path: as `process_request` does."""
 
@@ -208,11 +212,12 @@ class ListeningService(WebSocketServerService):
         guarded: frozenset[str],
         server_options: ServerOptions | None = None,
     ) -> None:
+        given = server_options or options.server_options
         super().__init__(
             handler,
             options["listen"],
             process_request=self._process_request,
-            options=server_options or options.server_options,
+            options=replace(given, subprotocols=(*given.subprotocols, SUBPROTOCOL)),
         )
         self._routes = {"/healthz": _healthy, **routes}
         self._guarded = guarded
