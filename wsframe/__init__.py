@@ -7,7 +7,7 @@ from wsframe.client import WebSocketClientService, connect
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core.http import Headers, Request, Response
 from wsframe.core.proxy import Proxy
-from wsframe.endpoints import HTTPConnectEndpoint, TLSEndpoint, WebSocketEndpoint
+from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
 from wsframe.errors import (
     BadHandshake,
     BadProxyAnswer,
@@ -31,6 +31,7 @@ from wsframe.errors import (
     ReceiveTimeout,
     Reject,
     SendBufferFull,
+    TargetUnreachable,
     TCPConnectFailed,
     TLSFailed,
     WSFrameError,
@@ -72,6 +73,7 @@ __all__ = [
     "Reject",
     "Request",
     "Response",
+    "SOCKSEndpoint",
     "SendBufferFull",
     "Server",
     "ServerOptions",
@@ -79,6 +81,7 @@ __all__ = [
     "TCPConnectFailed",
     "TLSEndpoint",
     "TLSFailed",
+    "TargetUnreachable",
     "WSFrameError",
     "WebSocketClientService",
     "WebSocketEndpoint",

@@ -113,10 +113,10 @@ def connect(
 
     `uri` is ws:// or wss://; user information in it is sent with Basic. `headers` are added to
     the opening handshake, in order. `origin` is the Origin header, None sends none.
-    `subprotocols` are offered, the preferred first. `proxies` is an HTTP proxy's URL, or a
-    mapping with the keys "ws", "wss" and "all", see `ProxySettings`; None connects directly. The
-    environment is looked at when it is `FROM_ENVIRONMENT`, and only then. `tls` None verifies the
-    server against the system's authorities. `reactor` None is the installed one.
+    `subprotocols` are offered, the preferred first. `proxies` is the URL of an HTTP or SOCKS
+    proxy, or a mapping with the keys "ws", "wss" and "all", see `ProxySettings`; None connects
+    directly. The environment is looked at when it is `FROM_ENVIRONMENT`, and only then. `tls` None
+    verifies the server against the system's authorities. `reactor` None is the installed one.
 
     The Deferred returned fires with a `Connection` when the WebSocket is open, within
     `options.open_timeout` seconds; it fails with an `OpenError` that says in which phase. It can

@@ -1,13 +1,15 @@
 """The client endpoints: the links of the chain that ends in an open WebSocket.
 
     HostnameEndpoint ─▶ HTTPConnectEndpoint ─▶ TLSEndpoint ─▶ WebSocketEndpoint
+                        or SOCKSEndpoint
 
 Each link is an `IStreamClientEndpoint` over the one before it, and keeps four promises: its
 Deferred fires only when its own handshake is complete; on failure, timeout and cancellation the
 transport is aborted and nothing is left; the protocol inside is built only after success; and the
 failure is an `OpenError` that says its phase.
 
-The links are public: any Twisted protocol can be carried through an `HTTPConnectEndpoint`.
+The links are public: any Twisted protocol can be carried through an `HTTPConnectEndpoint` or a
+`SOCKSEndpoint`.
 """
 
 from __future__ import annotations
@@ -18,17 +20,20 @@ from typing import Any, Final, cast
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import DNSLookupError, UserError
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHandshakeListener,
+    IHostResolution,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
+    IResolutionReceiver,
     IStreamClientEndpoint,
     ITransport,
 )
@@ -44,8 +49,9 @@ from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.http_connect import HTTPConnect
 from wsframe.core.opening import build_request
 from wsframe.core.proxy import Proxy, ProxySettings, Route
+from wsframe.core.socks import SOCKS4, SOCKS5
 from wsframe.core.tunnel import TunnelHandshake
-from wsframe.core.uri import WebSocketURI, format_host_port
+from wsframe.core.uri import WebSocketURI, format_host_port, to_ascii_host
 from wsframe.errors import (
     BadProxyAnswer,
     ConnectionClosed,
@@ -55,13 +61,20 @@ from wsframe.errors import (
     OpenError,
     OpenTimeout,
     Phase,
+    ProxyRefused,
     TCPConnectFailed,
     TLSFailed,
 )
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
 from wsframe.protocol import ConnectionClientFactory, Listener, Wire
 
-__all__ = ["ConnectionProtocol", "HTTPConnectEndpoint", "TLSEndpoint", "WebSocketEndpoint"]
+__all__ = [
+    "ConnectionProtocol",
+    "HTTPConnectEndpoint",
+    "SOCKSEndpoint",
+    "TLSEndpoint",
+    "WebSocketEndpoint",
+]
 
 _ABSURD: Final = 366 * 24 * 3600
 """Seconds; given to Twisted as its own timeout for each address, where our deadline decides."""
@@ -250,13 +263,20 @@ class _TunnelLink(_Link):
         return BadProxyAnswer(f"{self._proxy}: the connection ended", proxy=self._proxy)
 
 
-def _spoken(proxy: Proxy) -> Proxy:
-    """Return the proxy when `HTTPConnectEndpoint` can speak to it.
+_SOCKS: Final = {"socks4": SOCKS4, "socks4a": SOCKS4, "socks5": SOCKS5, "socks5h": SOCKS5}
+
+
+def _spoken(proxy: str | Proxy, *schemes: str) -> Proxy:
+    """Return the proxy when an endpoint that speaks these schemes can speak to it.
 
     Together with `_only_proxy` the one place that knows what the endpoints cannot do yet.
     """
-    if proxy.scheme != "http":
-        raise InvalidProxy(f"{proxy.scheme} proxies are not supported yet; http proxies are")
+    if not isinstance(proxy, Proxy):
+        proxy = Proxy.parse(proxy)
+    if proxy.scheme == "https":
+        raise InvalidProxy("https proxies are not supported yet; http and SOCKS proxies are")
+    if proxy.scheme not in schemes:
+        raise InvalidProxy(f"the scheme here is {' or '.join(schemes)}, not {proxy.scheme}")
     if proxy.path is not None:
         raise InvalidProxy("proxies on Unix sockets are not supported yet")
     if proxy.via is not None:
@@ -270,7 +290,7 @@ def _only_proxy(route: Route) -> Proxy | None:
     """Return the one proxy of the route, or None for the direct one."""
     if len(route.ways) > 1:
         raise InvalidProxy("lists of proxies are not supported yet")
-    return _spoken(route.ways[0][-1]) if route.ways[0] else None
+    return route.ways[0][-1] if route.ways[0] else None
 
 
 @implementer(IStreamClientEndpoint)
@@ -299,7 +319,7 @@ class HTTPConnectEndpoint:
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     ) -> None:
         self._reactor = reactor
-        self._proxy = _spoken(proxy if isinstance(proxy, Proxy) else Proxy.parse(proxy))
+        self._proxy = _spoken(proxy, "http")
         self._target = (host, port)
         self._headers = (*Headers(self._proxy.headers).pairs, *Headers(headers).pairs)
         self._timeout = timeout
@@ -324,6 +344,119 @@ class HTTPConnectEndpoint:
 
     def __repr__(self) -> str:
         return f"<HTTPConnectEndpoint {format_host_port(*self._target)} through {self._proxy}>"
+
+
+@implementer(IStreamClientEndpoint)
+class SOCKSEndpoint:
+    """Connects to a host through a SOCKS proxy: SOCKS4, SOCKS4a, SOCKS5 (RFC 1928).
+
+    `proxy` is a URL such as "socks5h://user:password@proxy:1080" or a `Proxy`; its credentials are
+    sent to the proxy alone. `host` and `port` are the target's. Under `socks4a` and `socks5h` the
+    proxy resolves the name, and no name service hears of it here. Under `socks4` and `socks5` it
+    is resolved here, through the reactor's name resolver, and the proxy is asked for one address
+    after the other, each on a connection of its own, until it reaches one; SOCKS4 knows only IPv4.
+
+    `timeout` is seconds for everything, None leaves it to the caller. `endpoint` is what reaches
+    the proxy; None is TCP to its address.
+
+    Raises `InvalidProxy` when made; `connect` fails with an `OpenError`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        proxy: str | Proxy,
+        host: str,
+        port: int,
+        *,
+        timeout: float | None = 30.0,
+        endpoint: IStreamClientEndpoint | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._proxy = _spoken(proxy, *_SOCKS)
+        self._port = port
+        self._timeout = timeout
+        self._endpoint = endpoint or HostEndpoint(reactor, self._proxy.host, self._proxy.port)
+        try:
+            self._host = to_ascii_host(host)
+        except ValueError:
+            raise InvalidProxy("the tunnel's target host is malformed") from None
+        is_name = not (isIPAddress(self._host) or ":" in self._host)
+        self._lookup = is_name and not self._proxy.resolves
+        # What is wrong with the arguments is said now; any address stands for those to be found.
+        wrong = self._handshake("192.0.2.1" if self._lookup else self._host)
+        if isinstance(wrong, ValueError):
+            raise InvalidProxy(str(wrong))
+
+    def _handshake(self, host: str) -> TunnelHandshake | ValueError:
+        """Return the handshake for that host, or why the proxy cannot be told of it."""
+        try:
+            return _SOCKS[self._proxy.scheme](self._proxy, host, self._port)
+        except ValueError as error:
+            return error
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Open the tunnel; fires with the protocol that the factory built, connected through it."""
+        attempt = ensureDeferred(self._connect(factory))
+        return with_deadline(self._reactor, attempt, self._timeout)
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        hosts: tuple[str, ...] = (self._host,)
+        if self._lookup:
+            hosts = await _look_up(self._reactor, self._host, self._port)
+        refusals: list[OpenError] = []
+        for host in hosts:
+            handshake = self._handshake(host)
+            if isinstance(handshake, ValueError):
+                continue  # SOCKS4 and an IPv6 address
+            link = _TunnelLink(factory, handshake, self._proxy)
+            try:
+                return await _connect_link(cast(IStreamClientEndpoint, self._endpoint), link)
+            except ProxyRefused as error:
+                refusals.append(error)
+        if refusals:
+            raise _all_of(refusals)
+        raise NameLookupFailed(f"{self._host} has no address that {self._proxy} can be told")
+
+    def __repr__(self) -> str:
+        target = format_host_port(self._host, self._port)
+        return f"<SOCKSEndpoint {target} through {self._proxy}>"
+
+
+def _all_of(errors: list[OpenError]) -> OpenError:
+    """Return the last error, with the text of them all."""
+    errors[-1].args = ("; ".join(dict.fromkeys(map(str, errors))),)
+    return errors[-1]
+
+
+def _look_up(reactor: Any, host: str, port: int) -> Deferred[tuple[str, ...]]:
+    """Resolve a name as Twisted's `HostnameEndpoint` does; fires with one address or more."""
+    result: Deferred[tuple[str, ...]] = Deferred(
+        lambda _: result.errback(Failure(OpenCancelled(f"cancelled, {host}", phase="dns")))
+    )
+    found: list[str] = []
+
+    @implementer(IResolutionReceiver)
+    class Receiver:
+        def resolutionBegan(self, resolution: IHostResolution) -> None:
+            """Nothing: Twisted's own resolution cannot be cancelled, only not be waited for."""
+
+        def addressResolved(self, address: IAddress) -> None:
+            if isinstance(address, IPv4Address | IPv6Address) and address.host not in found:
+                found.append(address.host)
+
+        def resolutionComplete(self) -> None:
+            if result.called:
+                return
+            if found:
+                result.callback(tuple(found))
+            else:
+                result.errback(
+                    Failure(NameLookupFailed(f"no address for {format_host_port(host, port)}"))
+                )
+
+    reactor.nameResolver.resolveHostName(Receiver(), host, port)
+    return result
 
 
 @implementer(IHandshakeListener)
@@ -469,6 +602,8 @@ class WebSocketEndpoint:
         endpoint: Any
         if proxy is None:
             endpoint = HostEndpoint(reactor, uri.host, uri.port)
+        elif proxy.scheme in _SOCKS:
+            endpoint = SOCKSEndpoint(reactor, proxy, uri.host, uri.port, timeout=None)
         else:
             endpoint = HTTPConnectEndpoint(
                 reactor, proxy, uri.host, uri.port, timeout=None, options=options

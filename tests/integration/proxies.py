@@ -1,17 +1,21 @@
-"""Proxies: tinyproxy and squid as processes, and one of the test's own that writes all down."""
+"""Proxies: real ones as processes, and one of the test's own that writes all down."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import DNSLookupError
+from twisted.internet.protocol import Factory
 
-from .peers import Daemon, missing, program
+from .peers import Daemon, has_ipv6, missing, program
 from .raw import Raw, RawServer, connect_raw
 
 USER, PASSWORD = "anna", "s3cret.pass"
@@ -29,7 +33,7 @@ class Proxies:
         self._daemons: dict[tuple[str, bool], Daemon] = {}
 
     def get(self, kind: str, *, auth: bool) -> int:
-        """Return the port of a running proxy of that kind, "tinyproxy" or "squid"."""
+        """Return the port of a running proxy of the kind, which is the name of a method below."""
         key = kind, auth
         if key not in self._daemons:
             command = getattr(self, f"_{kind}")(self._directory / f"{kind}-{auth}", auth)
@@ -92,6 +96,68 @@ class Proxies:
 
         return command
 
+    @staticmethod
+    def _microsocks(_: Path, auth: bool) -> Any:
+        path = program("microsocks")
+        login = ["-u", USER, "-P", PASSWORD] if auth else []
+        return lambda port: [path, "-i", "127.0.0.1", "-p", str(port), *login]
+
+    @staticmethod
+    def _dante(file: Path, auth: bool) -> Any:
+        """Dante knows the accounts of the system alone, so it gets a system with one more."""
+        path = program("danted")
+        prefix = _with_account(file) if auth else []
+
+        def command(port: int) -> list[str]:
+            lines = [
+                "logoutput: stderr",
+                f"internal: 127.0.0.1 port = {port}",
+                "external: 127.0.0.1",
+                *(["external: ::1"] if has_ipv6() else []),
+                "clientmethod: none",
+                f"socksmethod: {'username' if auth else 'none'}",
+                *(["user.privileged: root", "user.unprivileged: nobody"] if auth else []),
+                "client pass { from: 0/0 to: 0/0 }",
+                "socks pass { from: 0/0 to: 0/0 }",
+            ]
+            file.write_text("\n".join(lines) + "\n")
+            return [*prefix, path, "-f", str(file)]
+
+        return command
+
+
+def _with_account(file: Path) -> list[str]:
+    """Return a command in front of another, which then sees one more account.
+
+    It has a mount namespace of its own, in which two files of /etc are others; nothing outside
+    sees that.
+    """
+    unshare, openssl = program("unshare"), program("openssl")
+    hashed = subprocess.run(
+        [openssl, "passwd", "-6", "-stdin"],
+        input=PASSWORD,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    lines = {
+        "passwd": f"{USER}:x:4242:4242::/:/bin/false",
+        "shadow": f"{USER}:{hashed}:19000::::::",
+    }
+    mounts = []
+    for name, line in lines.items():
+        copy = file.with_suffix(f".{name}")
+        if not os.access(f"/etc/{name}", os.R_OK):
+            missing("the right to give dante an account (root)")
+        kept = Path("/etc", name).read_text()
+        copy.touch(mode=0o644 if name == "passwd" else 0o600)
+        copy.write_text(f"{kept.rstrip()}\n{line}\n")
+        mounts.append(f"mount --bind {copy} /etc/{name}")
+    command = [unshare, "-m", "sh", "-c"]
+    if subprocess.run([*command, " && ".join(mounts)], check=False, capture_output=True).returncode:
+        missing("the right to give dante an account (mount)")
+    return [*command, " && ".join([*mounts, 'exec "$@"']), "sh"]
+
 
 def _ncsa_helper() -> str:
     for directory in ("/usr/lib/squid", "/usr/lib64/squid", "/usr/libexec/squid"):
@@ -99,6 +165,36 @@ def _ncsa_helper() -> str:
         if os.access(path, os.X_OK):
             return str(path)
     return str(missing("basic_ncsa_auth, a part of squid"))
+
+
+class TwistedSOCKS4:
+    """Twisted's own SOCKS4a server: dante takes the address that announces a name for an address.
+
+    `names` are those that it was asked for; it knows localhost.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def resolve(self, name: bytes) -> defer.Deferred[str]:
+        self.names.append(name.decode())
+        if name == b"localhost":
+            return defer.succeed("127.0.0.1")
+        return defer.fail(DNSLookupError())
+
+    async def __aenter__(self) -> TwistedSOCKS4:
+        from twisted.internet import reactor
+        from twisted.protocols.socks import SOCKSv4
+
+        factory = Factory.forProtocol(lambda: SOCKSv4(reactor=self))  # type: ignore[arg-type]
+        factory.noisy = False
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        self._port: Any = await endpoint.listen(factory)
+        self.port: int = self._port.getHost().port
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._port.stopListening()
 
 
 class Relay(Raw):
