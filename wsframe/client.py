@@ -27,7 +27,7 @@ from wsframe.core.opening import check_subprotocols
 from wsframe.core.proxy import FromEnvironment, Proxies, ProxySettings, from_environment
 from wsframe.core.retry import Backoff
 from wsframe.core.uri import WebSocketURI, basic_credentials, parse_uri
-from wsframe.endpoints import ConnectionProtocol, WebSocketEndpoint
+from wsframe.endpoints import ConnectionProtocol, ProxyTLS, WebSocketEndpoint
 from wsframe.handling import Handler, handle, safe_text
 from wsframe.options import (
     DEFAULT_CLIENT_OPTIONS,
@@ -78,6 +78,7 @@ def _endpoint(
     subprotocols: tuple[str, ...] | list[str],
     proxies: Proxies | ProxySettings,
     tls: IOpenSSLClientConnectionCreator | None,
+    proxy_tls: ProxyTLS | None,
     options: ClientOptions,
     reactor: Any,
 ) -> WebSocketEndpoint:
@@ -94,6 +95,7 @@ def _endpoint(
         subprotocols=check_subprotocols(subprotocols),
         proxies=_settings(proxies),
         tls=tls,
+        proxy_tls=proxy_tls,
         options=options,
     )
 
@@ -106,6 +108,7 @@ def connect(
     subprotocols: tuple[str, ...] | list[str] = (),
     proxies: Proxies | ProxySettings = None,
     tls: IOpenSSLClientConnectionCreator | None = None,
+    proxy_tls: ProxyTLS | None = None,
     options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     reactor: IReactorTime | None = None,
 ) -> Opening:
@@ -116,7 +119,8 @@ def connect(
     `subprotocols` are offered, the preferred first. `proxies` is the URL of an HTTP or SOCKS
     proxy, or a mapping with the keys "ws", "wss" and "all", see `ProxySettings`; None connects
     directly. The environment is looked at when it is `FROM_ENVIRONMENT`, and only then. `tls` None
-    verifies the server against the system's authorities. `reactor` None is the installed one.
+    verifies the server against the system's authorities. `proxy_tls` says the same for https
+    proxies: a function that is called with the `Proxy`. `reactor` None is the installed one.
 
     The Deferred returned fires with a `Connection` when the WebSocket is open, within
     `options.open_timeout` seconds; it fails with an `OpenError` that says in which phase. It can
@@ -131,6 +135,7 @@ def connect(
         subprotocols=subprotocols,
         proxies=proxies,
         tls=tls,
+        proxy_tls=proxy_tls,
         options=options,
         reactor=reactor or global_reactor(),
     )
@@ -161,6 +166,7 @@ class WebSocketClientService(Service):
         subprotocols: tuple[str, ...] | list[str] = (),
         proxies: Proxies | ProxySettings = None,
         tls: IOpenSSLClientConnectionCreator | None = None,
+        proxy_tls: ProxyTLS | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
         reconnect: ReconnectOptions = DEFAULT_RECONNECT_OPTIONS,
         reactor: IReactorTime | None = None,
@@ -187,6 +193,7 @@ class WebSocketClientService(Service):
             subprotocols=subprotocols,
             proxies=proxies,
             tls=tls,
+            proxy_tls=proxy_tls,
             options=options,
             reactor=self._reactor,
         )

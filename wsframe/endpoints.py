@@ -263,6 +263,15 @@ class _TunnelLink(_Link):
         return BadProxyAnswer(f"{self._proxy}: the connection ended", proxy=self._proxy)
 
 
+ProxyTLS = Callable[[Proxy], IOpenSSLClientConnectionCreator]
+"""What says how an https proxy is verified. A function of the proxy, as there may be several."""
+
+
+def _verify_by_default(proxy: Proxy) -> IOpenSSLClientConnectionCreator:
+    """Verify the proxy's own name against the system's authorities."""
+    return optionsForClientTLS(proxy.host)
+
+
 _SOCKS: Final = {"socks4": SOCKS4, "socks4a": SOCKS4, "socks5": SOCKS5, "socks5h": SOCKS5}
 
 
@@ -273,8 +282,6 @@ def _spoken(proxy: str | Proxy, *schemes: str) -> Proxy:
     """
     if not isinstance(proxy, Proxy):
         proxy = Proxy.parse(proxy)
-    if proxy.scheme == "https":
-        raise InvalidProxy("https proxies are not supported yet; http and SOCKS proxies are")
     if proxy.scheme not in schemes:
         raise InvalidProxy(f"the scheme here is {' or '.join(schemes)}, not {proxy.scheme}")
     if proxy.path is not None:
@@ -303,6 +310,10 @@ class HTTPConnectEndpoint:
     everything, None leaves it to the caller. `endpoint` is what reaches the proxy; None is TCP to
     its address.
 
+    To an https proxy TLS is spoken, over whatever reaches it, and its own name verified, in the
+    phase "proxy-tls". `proxy_tls` is called with the `Proxy` and returns what is verified, such as
+    `optionsForClientTLS(proxy.host, trustRoot=...)`; None takes the system's authorities.
+
     Raises `InvalidProxy` or `InvalidHeader` when made; `connect` fails with an `OpenError`.
     """
 
@@ -316,15 +327,20 @@ class HTTPConnectEndpoint:
         headers: HeadersLike = (),
         timeout: float | None = 30.0,
         endpoint: IStreamClientEndpoint | None = None,
+        proxy_tls: ProxyTLS | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     ) -> None:
         self._reactor = reactor
-        self._proxy = _spoken(proxy, "http")
+        self._proxy = _spoken(proxy, "http", "https")
         self._target = (host, port)
         self._headers = (*Headers(self._proxy.headers).pairs, *Headers(headers).pairs)
         self._timeout = timeout
         self._options = options
         self._endpoint = endpoint or HostEndpoint(reactor, self._proxy.host, self._proxy.port)
+        if self._proxy.scheme == "https":
+            creator = (proxy_tls or _verify_by_default)(self._proxy)
+            below = cast(IStreamClientEndpoint, self._endpoint)
+            self._endpoint = TLSEndpoint(creator, below, clock=reactor, phase="proxy-tls")
         self._handshake()  # what is wrong with the arguments is said now
 
     def _handshake(self) -> HTTPConnect:
@@ -461,14 +477,16 @@ def _look_up(reactor: Any, host: str, port: int) -> Deferred[tuple[str, ...]]:
 
 @implementer(IHandshakeListener)
 class _TLSLink(_Link):
-    phase = "tls"
+    def __init__(self, factory: IProtocolFactory, phase: Phase) -> None:
+        super().__init__(factory)
+        self.phase = phase
 
     def handshakeCompleted(self) -> None:
         if not self._finished:
             self.succeed(b"")
 
     def advance(self, data: bytes) -> bytes | None:
-        raise TLSFailed("data before the end of the TLS handshake")
+        raise TLSFailed("data before the end of the TLS handshake", phase=self.phase)
 
     def ended(self, reason: Failure) -> Exception:
         text = _tls_text(reason)
@@ -509,7 +527,8 @@ class TLSEndpoint:
     """Speaks TLS over what another endpoint connects; fires when the handshake is complete.
 
     Twisted's `wrapClientTLS` fires before it, and a wrong certificate comes as a lost connection.
-    `creator` says what is verified; see `twisted.internet.ssl.optionsForClientTLS`.
+    `creator` says what is verified; see `twisted.internet.ssl.optionsForClientTLS`. `phase` is what
+    its errors say: "tls", or "proxy-tls" where a proxy is spoken to.
 
     `connect` fails with `TLSFailed`, or as the endpoint below does.
     """
@@ -520,16 +539,18 @@ class TLSEndpoint:
         endpoint: IStreamClientEndpoint,
         *,
         clock: IReactorTime | None = None,
+        phase: Phase = "tls",
     ) -> None:
         self._creator = creator
         self._endpoint = endpoint
         self._clock = clock
+        self._phase = phase
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fires with the protocol that the factory built."""
         return _connect_link(
             self._endpoint,
-            _TLSLink(factory),
+            _TLSLink(factory, self._phase),
             lambda inner: TLSMemoryBIOFactory(self._creator, True, inner, clock=self._clock),
         )
 
@@ -584,6 +605,7 @@ class WebSocketEndpoint:
         subprotocols: tuple[str, ...] = (),
         proxies: ProxySettings | None = None,
         tls: IOpenSSLClientConnectionCreator | None = None,
+        proxy_tls: ProxyTLS | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     ) -> None:
         self._reactor = reactor
@@ -606,7 +628,13 @@ class WebSocketEndpoint:
             endpoint = SOCKSEndpoint(reactor, proxy, uri.host, uri.port, timeout=None)
         else:
             endpoint = HTTPConnectEndpoint(
-                reactor, proxy, uri.host, uri.port, timeout=None, options=options
+                reactor,
+                proxy,
+                uri.host,
+                uri.port,
+                timeout=None,
+                proxy_tls=proxy_tls,
+                options=options,
             )
         if uri.secure:
             creator = tls if tls is not None else optionsForClientTLS(uri.host)

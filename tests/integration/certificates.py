@@ -64,6 +64,14 @@ class ServerTLS:
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self.names: list[str | None] = []
+        self._pems = (
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+            certificate.public_bytes(serialization.Encoding.PEM),
+        )
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._context.use_privatekey(key)
         self._context.use_certificate(certificate)
@@ -72,6 +80,10 @@ class ServerTLS:
     def renew(self, other: ServerTLS) -> None:
         """Offer the other's certificate from now on."""
         self._context = other._context
+
+    def pem(self) -> bytes:
+        """Return the key and the certificate, for another program to serve with."""
+        return b"".join(self._pems)
 
     def _note(self, connection: SSL.Connection) -> None:
         name = connection.get_servername()

@@ -15,6 +15,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import DNSLookupError
 from twisted.internet.protocol import Factory
 
+from .certificates import ServerTLS
 from .peers import Daemon, has_ipv6, missing, program
 from .raw import Raw, RawServer, connect_raw
 
@@ -31,6 +32,7 @@ class Proxies:
         self._directory = Path(tempfile.mkdtemp(prefix="wsframe-proxies-"))
         self._directory.chmod(0o755)
         self._daemons: dict[tuple[str, bool], Daemon] = {}
+        self._stunnels: list[Daemon] = []
 
     def get(self, kind: str, *, auth: bool) -> int:
         """Return the port of a running proxy of the kind, which is the name of a method below."""
@@ -40,7 +42,28 @@ class Proxies:
             self._daemons[key] = Daemon(command, self._directory / f"{kind}-{auth}.log")
         return self._daemons[key].port
 
+    def tls_before(self, port: int, certificate: ServerTLS) -> int:
+        """Return the port of a stunnel that speaks TLS and passes on to another proxy's port."""
+        path = program("stunnel4")
+        number = len(self._stunnels)
+        file = self._directory / f"stunnel-{number}"
+        pem = file.with_suffix(".pem")
+        pem.touch(mode=0o600)
+        pem.write_bytes(certificate.pem())
+
+        def command(own: int) -> list[str]:
+            file.write_text(
+                "foreground = yes\npid =\ndebug = info\n"
+                f"[proxy]\naccept = 127.0.0.1:{own}\nconnect = 127.0.0.1:{port}\ncert = {pem}\n"
+            )
+            return [path, str(file)]
+
+        self._stunnels.append(Daemon(command, file.with_suffix(".log")))
+        return self._stunnels[-1].port
+
     def stop(self) -> None:
+        for stunnel in self._stunnels:
+            stunnel.stop()
         for daemon in self._daemons.values():
             daemon.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -211,8 +234,8 @@ class RecordingProxy(RawServer):
     `address` is where it connects to whatever its client asks for; None is what was asked for.
     """
 
-    def __init__(self) -> None:
-        super().__init__(self._serve)
+    def __init__(self, certificate: ServerTLS | None = None) -> None:
+        super().__init__(self._serve, certificate=certificate)
         self.requests: list[str] = []
         self.seen = bytearray()
         self.origins: list[Raw] = []
@@ -220,6 +243,11 @@ class RecordingProxy(RawServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def secure_url(self) -> str:
+        """The URL when it was made with a certificate for this name."""
+        return f"https://localhost:{self.port}"
 
     async def _serve(self, client: Raw) -> None:
         head = await client.read_head()
