@@ -15,6 +15,7 @@ The links are public: any Twisted protocol can be carried through an `HTTPConnec
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from OpenSSL import SSL
@@ -237,6 +238,10 @@ def _connect_link(
     return cast("Deferred[IProtocol]", below.addCallback(lambda _: link.result))
 
 
+class _ConnectAgainError(OpenError):
+    """The handshake with a proxy goes on, on a new connection. Seen by no caller of ours."""
+
+
 class _TunnelLink(_Link):
     phase = "proxy"
 
@@ -250,6 +255,8 @@ class _TunnelLink(_Link):
 
     def advance(self, data: bytes) -> bytes | None:
         step = self._handshake.receive(data)
+        if step.reconnect:
+            raise _ConnectAgainError("the handshake goes on elsewhere", phase="proxy")
         if step.send:
             cast(ITransport, self.transport).write(step.send)
         return step.leftover
@@ -257,7 +264,7 @@ class _TunnelLink(_Link):
     def ended(self, reason: Failure) -> Exception:
         # The end of the connection may be what completes a refusal; it never opens a tunnel.
         try:
-            self._handshake.receive(b"")
+            self.advance(b"")
         except OpenError as error:
             return error
         return BadProxyAnswer(f"{self._proxy}: the connection ended", proxy=self._proxy)
@@ -288,8 +295,6 @@ def _spoken(proxy: str | Proxy, *schemes: str) -> Proxy:
         raise InvalidProxy("proxies on Unix sockets are not supported yet")
     if proxy.via is not None:
         raise InvalidProxy("chains of proxies are not supported yet")
-    if proxy.token is not None:
-        raise InvalidProxy("tokens for proxies are not supported yet; user and password are")
     return proxy
 
 
@@ -305,10 +310,10 @@ class HTTPConnectEndpoint:
     """Connects to a host through an HTTP proxy, with CONNECT (RFC 9110 §9.3.6).
 
     `proxy` is a URL such as "http://user:password@proxy:3128" or a `Proxy`; its credentials are
-    sent to the proxy alone (Basic). `host` and `port` are the target's; the proxy resolves the
-    name. `headers` are added to the CONNECT, behind the proxy's own. `timeout` is seconds for
-    everything, None leaves it to the caller. `endpoint` is what reaches the proxy; None is TCP to
-    its address.
+    sent to the proxy alone, in Basic, Bearer or Digest; see `options.proxy_auth_unasked`. `host`
+    and `port` are the target's; the proxy resolves the name. `headers` are added to the CONNECT,
+    behind the proxy's own. `timeout` is seconds for everything, None leaves it to the caller.
+    `endpoint` is what reaches the proxy; None is TCP to its address.
 
     To an https proxy TLS is spoken, over whatever reaches it, and its own name verified, in the
     phase "proxy-tls". `proxy_tls` is called with the `Proxy` and returns what is verified, such as
@@ -348,15 +353,22 @@ class HTTPConnectEndpoint:
             self._proxy,
             *self._target,
             headers=self._headers,
+            unasked=self._options.proxy_auth_unasked,
             max_head=self._options.max_head_size,
             max_body=self._options.max_refusal_body,
         )
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Open the tunnel; fires with the protocol that the factory built, connected through it."""
-        link = _TunnelLink(factory, self._handshake(), self._proxy)
-        attempt = _connect_link(cast(IStreamClientEndpoint, self._endpoint), link)
+        attempt = ensureDeferred(self._connect(factory))
         return with_deadline(self._reactor, attempt, self._timeout)
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        handshake = self._handshake()
+        while True:  # it asks for a new connection only as often as it has another answer to a 407
+            link = _TunnelLink(factory, handshake, self._proxy)
+            with suppress(_ConnectAgainError):
+                return await _connect_link(cast(IStreamClientEndpoint, self._endpoint), link)
 
     def __repr__(self) -> str:
         return f"<HTTPConnectEndpoint {format_host_port(*self._target)} through {self._proxy}>"

@@ -19,6 +19,7 @@ from .certificates import ServerTLS
 from .peers import Daemon, has_ipv6, missing, program
 from .raw import Raw, RawServer, connect_raw
 
+REALM = "a realm"
 USER, PASSWORD = "anna", "s3cret.pass"
 ENCODED = "s3cret%2Epass"
 """The password as it stands in a URL; that it is decoded shows where the proxy takes it."""
@@ -81,10 +82,22 @@ class Proxies:
 
         return command
 
+    @classmethod
+    def _squid_digest(cls, file: Path, auth: bool) -> Any:
+        passwords = file.with_suffix(".digest")
+        first = hashlib.md5(f"{USER}:{REALM}:{PASSWORD}".encode()).hexdigest()  # noqa: S324
+        passwords.write_text(f"{USER}:{REALM}:{first}\n")
+        digest = [
+            f"auth_param digest program {_squid_helper('digest_file_auth')} -c {passwords}",
+            "auth_param digest children 1 startup=1",
+            f"auth_param digest realm {REALM}",
+        ]
+        return cls._squid(file, auth, digest)
+
     @staticmethod
-    def _squid(file: Path, auth: bool) -> Any:
+    def _squid(file: Path, auth: bool, scheme: list[str] | None = None) -> Any:
         path = program("squid")
-        helper = _ncsa_helper() if auth else ""
+        helper = _squid_helper("basic_ncsa_auth") if auth else ""
 
         def command(port: int) -> list[str]:
             lines = [
@@ -105,9 +118,12 @@ class Proxies:
                 passwords = file.with_suffix(".passwords")
                 digest = hashlib.md5(PASSWORD.encode()).hexdigest()  # noqa: S324 - its format
                 passwords.write_text(f"{USER}:{digest}\n")
-                lines += [
+                basic = [
                     f"auth_param basic program {helper} {passwords}",
                     "auth_param basic children 1 startup=1",
+                ]
+                lines += [
+                    *(scheme or basic),
                     "acl known proxy_auth REQUIRED",
                     "http_access allow known",
                     "http_access deny all",
@@ -182,12 +198,12 @@ def _with_account(file: Path) -> list[str]:
     return [*command, " && ".join([*mounts, 'exec "$@"']), "sh"]
 
 
-def _ncsa_helper() -> str:
+def _squid_helper(name: str) -> str:
     for directory in ("/usr/lib/squid", "/usr/lib64/squid", "/usr/libexec/squid"):
-        path = Path(directory, "basic_ncsa_auth")
+        path = Path(directory, name)
         if os.access(path, os.X_OK):
             return str(path)
-    return str(missing("basic_ncsa_auth, a part of squid"))
+    return str(missing(f"{name}, a part of squid"))
 
 
 class TwistedSOCKS4:

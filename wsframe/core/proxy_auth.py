@@ -291,6 +291,8 @@ class ProxyAuth:
 
         Raises `BadProxyAnswer` when the challenges are malformed.
         """
+        if self._proxy.user is None and self._proxy.token is None:
+            return None
         wrong, value = "", None
         try:
             value = self._answer(parse_challenges(headers.get_all("Proxy-Authenticate")))
@@ -314,8 +316,6 @@ class ProxyAuth:
         if self._proxy.token is not None:
             wanted = "bearer" in offered and "bearer" not in self._sent
             return self._send("bearer") if wanted else None
-        if self._proxy.user is None:
-            return None
         digests = [challenge for challenge in challenges if challenge.scheme == "digest"]
         for challenge in sorted(digests, key=_weakness):
             value = self._digest(challenge)

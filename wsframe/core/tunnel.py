@@ -21,6 +21,7 @@ class Step:
 
     send: bytes = field(default=b"", repr=False)
     leftover: bytes | None = field(default=None, repr=False)
+    reconnect: bool = field(default=False, repr=False)
 
 
 class TunnelHandshake(Protocol):
