@@ -23,7 +23,12 @@ from service_identity import VerificationError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
 from twisted.internet.error import DNSLookupError, UserError
 from twisted.internet.interfaces import (
     IAddress,
@@ -117,14 +122,18 @@ class HostEndpoint:
     """
 
     def __init__(self, reactor: Any, host: str, port: int) -> None:
+        self._where = format_host_port(host, port)
+        self._endpoint = self._twisteds(reactor, host, port)
+
+    @staticmethod
+    def _twisteds(reactor: Any, host: str, port: int) -> Any:
         kind: Any = HostnameEndpoint
         if isIPAddress(host):
             # Neither a look-up nor a second address to wait for: what is refused is told at once.
             kind = TCP4ClientEndpoint
         elif isIPv6Address(host):
             kind = TCP6ClientEndpoint
-        self._endpoint = kind(reactor, host, port, timeout=_ABSURD)
-        self._where = format_host_port(host, port)
+        return kind(reactor, host, port, timeout=_ABSURD)
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fires with the protocol that the factory built."""
@@ -149,6 +158,14 @@ class HostEndpoint:
         attempt = self._endpoint.connect(factory)
         attempt.addErrback(failed).addBoth(result.callback)
         return result
+
+
+class SocketEndpoint(HostEndpoint):
+    """The first link when it is a Unix socket."""
+
+    def __init__(self, reactor: Any, path: str) -> None:
+        self._where = path
+        self._endpoint = UNIXClientEndpoint(reactor, path, timeout=_ABSURD)
 
 
 class _Link(Protocol):
@@ -283,19 +300,39 @@ _SOCKS: Final = {"socks4": SOCKS4, "socks4a": SOCKS4, "socks5": SOCKS5, "socks5h
 
 
 def _spoken(proxy: str | Proxy, *schemes: str) -> Proxy:
-    """Return the proxy when an endpoint that speaks these schemes can speak to it.
-
-    Together with `_only_proxy` the one place that knows what the endpoints cannot do yet.
-    """
+    """Return the proxy when an endpoint that speaks these schemes can speak to it."""
     if not isinstance(proxy, Proxy):
         proxy = Proxy.parse(proxy)
     if proxy.scheme not in schemes:
         raise InvalidProxy(f"the scheme here is {' or '.join(schemes)}, not {proxy.scheme}")
-    if proxy.path is not None:
-        raise InvalidProxy("proxies on Unix sockets are not supported yet")
-    if proxy.via is not None:
-        raise InvalidProxy("chains of proxies are not supported yet")
     return proxy
+
+
+def _endpoint_of(
+    reactor: Any,
+    proxy: Proxy | None,
+    host: str,
+    port: int,
+    proxy_tls: ProxyTLS | None,
+    options: ClientOptions,
+) -> IStreamClientEndpoint:
+    """Return what connects to a host through the proxy, and those it is reached by; or directly."""
+    if proxy is None:
+        return cast(IStreamClientEndpoint, HostEndpoint(reactor, host, port))
+    kind: Any = SOCKSEndpoint if proxy.scheme in _SOCKS else HTTPConnectEndpoint
+    endpoint: IStreamClientEndpoint = kind(
+        reactor, proxy, host, port, timeout=None, proxy_tls=proxy_tls, options=options
+    )
+    return endpoint
+
+
+def _way_to(
+    reactor: Any, proxy: Proxy, proxy_tls: ProxyTLS | None, options: ClientOptions
+) -> IStreamClientEndpoint:
+    """Return what reaches the proxy: its Unix socket, or its address, through the one before it."""
+    if proxy.path is not None:
+        return cast(IStreamClientEndpoint, SocketEndpoint(reactor, proxy.path))
+    return _endpoint_of(reactor, proxy.via, proxy.host, proxy.port, proxy_tls, options)
 
 
 def _only_proxy(route: Route) -> Proxy | None:
@@ -313,7 +350,8 @@ class HTTPConnectEndpoint:
     sent to the proxy alone, in Basic, Bearer or Digest; see `options.proxy_auth_unasked`. `host`
     and `port` are the target's; the proxy resolves the name. `headers` are added to the CONNECT,
     behind the proxy's own. `timeout` is seconds for everything, None leaves it to the caller.
-    `endpoint` is what reaches the proxy; None is TCP to its address.
+    `endpoint` is what reaches the proxy; None is TCP to its address, or its Unix socket, through
+    the proxies that it is reached by (`Proxy.via`).
 
     To an https proxy TLS is spoken, over whatever reaches it, and its own name verified, in the
     phase "proxy-tls". `proxy_tls` is called with the `Proxy` and returns what is verified, such as
@@ -341,11 +379,10 @@ class HTTPConnectEndpoint:
         self._headers = (*Headers(self._proxy.headers).pairs, *Headers(headers).pairs)
         self._timeout = timeout
         self._options = options
-        self._endpoint = endpoint or HostEndpoint(reactor, self._proxy.host, self._proxy.port)
+        self._endpoint = endpoint or _way_to(reactor, self._proxy, proxy_tls, options)
         if self._proxy.scheme == "https":
             creator = (proxy_tls or _verify_by_default)(self._proxy)
-            below = cast(IStreamClientEndpoint, self._endpoint)
-            self._endpoint = TLSEndpoint(creator, below, clock=reactor, phase="proxy-tls")
+            self._endpoint = TLSEndpoint(creator, self._endpoint, clock=reactor, phase="proxy-tls")
         self._handshake()  # what is wrong with the arguments is said now
 
     def _handshake(self) -> HTTPConnect:
@@ -368,7 +405,7 @@ class HTTPConnectEndpoint:
         while True:  # it asks for a new connection only as often as it has another answer to a 407
             link = _TunnelLink(factory, handshake, self._proxy)
             with suppress(_ConnectAgainError):
-                return await _connect_link(cast(IStreamClientEndpoint, self._endpoint), link)
+                return await _connect_link(self._endpoint, link)
 
     def __repr__(self) -> str:
         return f"<HTTPConnectEndpoint {format_host_port(*self._target)} through {self._proxy}>"
@@ -385,7 +422,8 @@ class SOCKSEndpoint:
     after the other, each on a connection of its own, until it reaches one; SOCKS4 knows only IPv4.
 
     `timeout` is seconds for everything, None leaves it to the caller. `endpoint` is what reaches
-    the proxy; None is TCP to its address.
+    the proxy; None is TCP to its address, or its Unix socket, through the proxies that it is
+    reached by (`Proxy.via`). `proxy_tls` and `options` are for those, as in `HTTPConnectEndpoint`.
 
     Raises `InvalidProxy` when made; `connect` fails with an `OpenError`.
     """
@@ -399,12 +437,14 @@ class SOCKSEndpoint:
         *,
         timeout: float | None = 30.0,
         endpoint: IStreamClientEndpoint | None = None,
+        proxy_tls: ProxyTLS | None = None,
+        options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     ) -> None:
         self._reactor = reactor
         self._proxy = _spoken(proxy, *_SOCKS)
         self._port = port
         self._timeout = timeout
-        self._endpoint = endpoint or HostEndpoint(reactor, self._proxy.host, self._proxy.port)
+        self._endpoint = endpoint or _way_to(reactor, self._proxy, proxy_tls, options)
         try:
             self._host = to_ascii_host(host)
         except ValueError:
@@ -439,7 +479,7 @@ class SOCKSEndpoint:
                 continue  # SOCKS4 and an IPv6 address
             link = _TunnelLink(factory, handshake, self._proxy)
             try:
-                return await _connect_link(cast(IStreamClientEndpoint, self._endpoint), link)
+                return await _connect_link(self._endpoint, link)
             except ProxyRefused as error:
                 refusals.append(error)
         if refusals:
@@ -633,21 +673,7 @@ class WebSocketEndpoint:
             **cast(Any, self._handshake),
         )
         proxy = None if proxies is None else _only_proxy(proxies.choose(uri))
-        endpoint: Any
-        if proxy is None:
-            endpoint = HostEndpoint(reactor, uri.host, uri.port)
-        elif proxy.scheme in _SOCKS:
-            endpoint = SOCKSEndpoint(reactor, proxy, uri.host, uri.port, timeout=None)
-        else:
-            endpoint = HTTPConnectEndpoint(
-                reactor,
-                proxy,
-                uri.host,
-                uri.port,
-                timeout=None,
-                proxy_tls=proxy_tls,
-                options=options,
-            )
+        endpoint = _endpoint_of(reactor, proxy, uri.host, uri.port, proxy_tls, options)
         if uri.secure:
             creator = tls if tls is not None else optionsForClientTLS(uri.host)
             endpoint = TLSEndpoint(creator, endpoint, clock=reactor)
