@@ -50,11 +50,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from wsframe.awaiting import Awaitable, relay
+from wsframe.clock import monotonic_clock
 from wsframe.connection import Connection
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.http_connect import HTTPConnect
 from wsframe.core.opening import build_request
-from wsframe.core.proxy import Proxy, ProxySettings, Route
+from wsframe.core.proxy import Failover, Proxy, ProxySettings, Way
 from wsframe.core.socks import SOCKS4, SOCKS5
 from wsframe.core.tunnel import TunnelHandshake
 from wsframe.core.uri import WebSocketURI, format_host_port, to_ascii_host
@@ -67,6 +68,7 @@ from wsframe.errors import (
     OpenError,
     OpenTimeout,
     Phase,
+    ProxyError,
     ProxyRefused,
     TCPConnectFailed,
     TLSFailed,
@@ -335,13 +337,6 @@ def _way_to(
     return _endpoint_of(reactor, proxy.via, proxy.host, proxy.port, proxy_tls, options)
 
 
-def _only_proxy(route: Route) -> Proxy | None:
-    """Return the one proxy of the route, or None for the direct one."""
-    if len(route.ways) > 1:
-        raise InvalidProxy("lists of proxies are not supported yet")
-    return route.ways[0][-1] if route.ways[0] else None
-
-
 @implementer(IStreamClientEndpoint)
 class HTTPConnectEndpoint:
     """Connects to a host through an HTTP proxy, with CONNECT (RFC 9110 §9.3.6).
@@ -527,6 +522,63 @@ def _look_up(reactor: Any, host: str, port: int) -> Deferred[tuple[str, ...]]:
     return result
 
 
+@implementer(IStreamClientEndpoint)
+class _FailoverEndpoint:
+    """Connects by the first of several ways that leads to the target.
+
+    Each way but the last has an equal share of the time that is left, so that a proxy that hangs
+    leaves some for the others. A refusal leads on to the next way, too: another proxy may be able
+    to do what this one cannot. It is not held against the proxy, which did answer.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        ways: dict[Way, IStreamClientEndpoint],
+        failover: Failover,
+        seconds: float,
+    ) -> None:
+        self._reactor = reactor
+        self._now = monotonic_clock(reactor)
+        self._ways = ways
+        self._failover = failover
+        self._seconds = seconds
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fires with the protocol that the factory built."""
+        return ensureDeferred(self._connect(factory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        end = self._now() + self._seconds
+        ways = self._failover.order(tuple(self._ways), self._now())
+        errors: list[OpenError] = []
+        for tried, way in enumerate(ways):
+            left = len(ways) - tried
+            share = max(end - self._now(), 0.0) / left if left > 1 else None
+            attempt = self._ways[way].connect(factory)
+            try:
+                protocol: IProtocol = await with_deadline(self._reactor, attempt, share)
+            except _LEADS_ON as error:
+                errors.append(error)
+                if not _is_the_targets(error, way):
+                    self._failover.failed(way, self._now())
+            else:
+                self._failover.worked(way)
+                return protocol
+        raise _all_of(errors)
+
+
+_LEADS_ON: Final = (NameLookupFailed, TCPConnectFailed, TLSFailed, ProxyError, OpenTimeout)
+"""The failures of one way after which the next is tried."""
+
+
+def _is_the_targets(error: OpenError, way: Way) -> bool:
+    """Return whether a way failed because of the target, as far as can be told."""
+    if isinstance(error, NameLookupFailed):
+        return not way[-1].resolves
+    return isinstance(error, ProxyRefused)
+
+
 @implementer(IHandshakeListener)
 class _TLSLink(_Link):
     def __init__(self, factory: IProtocolFactory, phase: Phase) -> None:
@@ -672,8 +724,17 @@ class WebSocketEndpoint:
             key="",
             **cast(Any, self._handshake),
         )
-        proxy = None if proxies is None else _only_proxy(proxies.choose(uri))
-        endpoint = _endpoint_of(reactor, proxy, uri.host, uri.port, proxy_tls, options)
+        if proxies is None:
+            proxies = ProxySettings()
+        ways = {
+            way: _endpoint_of(
+                reactor, way[-1] if way else None, uri.host, uri.port, proxy_tls, options
+            )
+            for way in proxies.choose(uri).ways
+        }
+        endpoint = next(iter(ways.values()))
+        if len(ways) > 1:
+            endpoint = _FailoverEndpoint(reactor, ways, proxies.failover, options.open_timeout)
         if uri.secure:
             creator = tls if tls is not None else optionsForClientTLS(uri.host)
             endpoint = TLSEndpoint(creator, endpoint, clock=reactor)

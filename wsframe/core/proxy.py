@@ -479,10 +479,12 @@ class ProxySettings:
     `no_proxy` is a list of hosts reached without a proxy, whatever the keys say; as a text it is
     read by `NoProxy.parse`.
 
+    `failover` remembers which ways failed lately, for everything that uses these settings.
+
     Raises `InvalidProxy`.
     """
 
-    __slots__ = ("_by_key", "_no_proxy", "_no_proxy_name", "_notes", "_rule")
+    __slots__ = ("_by_key", "_no_proxy", "_no_proxy_name", "_notes", "_rule", "failover")
 
     def __init__(self, proxies: Proxies = None, *, no_proxy: str | NoProxy | None = None) -> None:
         if isinstance(proxies, FromEnvironment):
@@ -512,6 +514,7 @@ class ProxySettings:
     ) -> None:
         if not isinstance(no_proxy, NoProxy):
             no_proxy = NoProxy.parse(no_proxy or "")
+        self.failover = Failover()
         self._rule = rule
         self._by_key = by_key
         self._no_proxy = no_proxy
