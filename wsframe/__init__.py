@@ -6,7 +6,7 @@ from wsframe.auth import basic_auth, bearer_auth, load_tokens
 from wsframe.client import WebSocketClientService, connect
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core.http import Headers, Request, Response
-from wsframe.core.proxy import Proxy
+from wsframe.core.proxy import FROM_ENVIRONMENT, Proxy, ProxySettings
 from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
 from wsframe.errors import (
     BadHandshake,
@@ -41,6 +41,7 @@ from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
 
 __all__ = [
+    "FROM_ENVIRONMENT",
     "Accept",
     "BadHandshake",
     "BadProxyAnswer",
@@ -68,6 +69,7 @@ __all__ = [
     "ProxyAuthRequired",
     "ProxyError",
     "ProxyRefused",
+    "ProxySettings",
     "ReceiveTimeout",
     "ReconnectOptions",
     "Reject",

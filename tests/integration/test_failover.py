@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest_twisted
 from twisted.internet import defer
 
 from wsframe.client import WebSocketClientService, connect
-from wsframe.core.proxy import Proxy, ProxySettings
+from wsframe.core.proxy import FROM_ENVIRONMENT, Proxy, ProxySettings
 from wsframe.errors import (
     BadHandshake,
     OpenCancelled,
@@ -210,3 +211,19 @@ async def test_single_failure_says_no_more_than_itself() -> None:
             await connect("ws://127.0.0.1:9/", proxies=[url, url])
         assert ";" not in str(caught.value)
         assert len(proxy.connections) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_environment_decides_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    async with RecordingProxy() as proxy, echo_server() as port:
+        monkeypatch.setenv("WS_PROXY", proxy.url)
+        await works(port, None)
+        assert proxy.requests == []
+        await works(port, FROM_ENVIRONMENT)
+        assert len(proxy.requests) == 1
+        monkeypatch.setenv("no_proxy", f"127.0.0.1:{port}")
+        await works(port, FROM_ENVIRONMENT)
+        assert len(proxy.requests) == 1
