@@ -28,6 +28,7 @@ from wsframe.errors import (
     ReceiveTimeout,
     Reject,
     SendBufferFull,
+    TargetUnreachable,
     TCPConnectFailed,
     TLSFailed,
     WSFrameError,
@@ -105,7 +106,15 @@ def test_phase_of_one_error_is_not_that_of_its_kind():
 
 
 @pytest.mark.parametrize(
-    "kind", [ProxyError, ProxyAuthRequired, ProxyAuthRefused, ProxyRefused, BadProxyAnswer]
+    "kind",
+    [
+        ProxyError,
+        ProxyAuthRequired,
+        ProxyAuthRefused,
+        ProxyRefused,
+        TargetUnreachable,
+        BadProxyAnswer,
+    ],
 )
 def test_proxy_error_carries_the_answer(kind):
     """And has none where there was none."""
@@ -114,7 +123,8 @@ def test_proxy_error_carries_the_answer(kind):
     assert error.headers == (("A", "s3cret"),)
     assert "s3cret" not in repr(error) + str(error)
     bare = kind("text", proxy="http://p:1")
-    assert (bare.status, bare.headers, bare.body) == (None, (), b"")
+    assert (bare.status, bare.headers, bare.body, bare.code) == (None, (), b"", None)
+    assert kind("text", proxy="socks5://p:1", code=2).code == 2
 
 
 def test_refused_handshake_carries_the_answer():

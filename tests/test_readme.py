@@ -175,7 +175,7 @@ def test_an_authority_of_ones_own_is_trusted(tmp_path: Path) -> None:
     """The block's `tls` opens a connection that the system's authorities would not."""
     authority = Authority()
     (tmp_path / "ca.pem").write_bytes(authority.pem)
-    authority.issue("localhost").write(tmp_path / "server.pem")
+    (tmp_path / "server.pem").write_bytes(authority.issue("localhost").pem())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.pem")
     with serve(lambda connection: connection.send("safe"), "localhost", 0, ssl=context) as server:

@@ -6,8 +6,8 @@ from wsframe.auth import basic_auth, bearer_auth, load_tokens
 from wsframe.client import WebSocketClientService, connect
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core.http import Headers, Request, Response
-from wsframe.core.proxy import Proxy
-from wsframe.endpoints import HTTPConnectEndpoint, TLSEndpoint, WebSocketEndpoint
+from wsframe.core.proxy import FROM_ENVIRONMENT, Proxy, ProxySettings
+from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
 from wsframe.errors import (
     BadHandshake,
     BadProxyAnswer,
@@ -31,6 +31,7 @@ from wsframe.errors import (
     ReceiveTimeout,
     Reject,
     SendBufferFull,
+    TargetUnreachable,
     TCPConnectFailed,
     TLSFailed,
     WSFrameError,
@@ -50,6 +51,7 @@ def __getattr__(name: str) -> str:
 
 
 __all__ = [
+    "FROM_ENVIRONMENT",
     "Accept",
     "BadHandshake",
     "BadProxyAnswer",
@@ -77,11 +79,13 @@ __all__ = [
     "ProxyAuthRequired",
     "ProxyError",
     "ProxyRefused",
+    "ProxySettings",
     "ReceiveTimeout",
     "ReconnectOptions",
     "Reject",
     "Request",
     "Response",
+    "SOCKSEndpoint",
     "SendBufferFull",
     "Server",
     "ServerOptions",
@@ -89,6 +93,7 @@ __all__ = [
     "TCPConnectFailed",
     "TLSEndpoint",
     "TLSFailed",
+    "TargetUnreachable",
     "WSFrameError",
     "WebSocketClientService",
     "WebSocketEndpoint",

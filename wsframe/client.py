@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
@@ -15,7 +16,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -24,10 +24,10 @@ from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.connection import Connection, State
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.opening import check_subprotocols
-from wsframe.core.proxy import Proxies, ProxySettings
+from wsframe.core.proxy import FromEnvironment, Proxies, ProxySettings, from_environment
 from wsframe.core.retry import Backoff
 from wsframe.core.uri import WebSocketURI, basic_credentials, parse_uri
-from wsframe.endpoints import ConnectionProtocol, WebSocketEndpoint
+from wsframe.endpoints import ConnectionProtocol, ProxyTLS, WebSocketEndpoint
 from wsframe.handling import Handler, handle, safe_text
 from wsframe.options import (
     DEFAULT_CLIENT_OPTIONS,
@@ -62,6 +62,14 @@ class Opening(Awaitable[Connection]):
         await self._connection.__aexit__(kind, error, traceback)
 
 
+def _settings(proxies: Proxies | ProxySettings) -> ProxySettings:
+    if isinstance(proxies, ProxySettings):
+        return proxies
+    if isinstance(proxies, FromEnvironment):
+        return from_environment(os.environ)
+    return ProxySettings(proxies)
+
+
 def _endpoint(
     uri: str | WebSocketURI,
     *,
@@ -70,19 +78,13 @@ def _endpoint(
     subprotocols: tuple[str, ...] | list[str],
     proxies: Proxies | ProxySettings,
     tls: IOpenSSLClientConnectionCreator | None,
+    proxy_tls: ProxyTLS | None,
     options: ClientOptions,
     reactor: Any,
 ) -> WebSocketEndpoint:
     parsed = uri if isinstance(uri, WebSocketURI) else parse_uri(uri)
     if not isinstance(options, ClientOptions):
         raise TypeError(f"options is a ClientOptions, not {type(options).__name__}")
-    verifies = IOpenSSLClientConnectionCreator.providedBy(tls)
-    if tls is not None and (not verifies or isinstance(tls, CertificateOptions)):
-        # CertificateOptions would connect, and compare no host name.
-        raise TypeError(
-            "tls is what twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...) returns, "
-            f"not {type(tls).__name__}"
-        )
     given = Headers(headers or ())
     if parsed.user is not None and "Authorization" not in given:
         credentials = basic_credentials(parsed.user, parsed.password or "")
@@ -93,8 +95,9 @@ def _endpoint(
         headers=given.pairs,
         origin=origin,
         subprotocols=check_subprotocols(subprotocols),
-        proxies=proxies if isinstance(proxies, ProxySettings) else ProxySettings(proxies),
+        proxies=_settings(proxies),
         tls=tls,
+        proxy_tls=proxy_tls,
         options=options,
     )
 
@@ -107,6 +110,7 @@ def connect(
     subprotocols: tuple[str, ...] | list[str] = (),
     proxies: Proxies | ProxySettings = None,
     tls: IOpenSSLClientConnectionCreator | None = None,
+    proxy_tls: ProxyTLS | None = None,
     options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     reactor: IReactorTime | None = None,
 ) -> Opening:
@@ -114,11 +118,12 @@ def connect(
 
     `uri` is ws:// or wss://; user information in it is sent with Basic. `headers` are added to
     the opening handshake, in order. `origin` is the Origin header, None sends none.
-    `subprotocols` are offered, the preferred first. `proxies` is an HTTP proxy's URL, or a
-    mapping with the keys "ws", "wss" and "all"; None connects directly, and the environment is
-    not looked at. `tls` is what `twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...)`
-    returns; None verifies the server against the system's authorities. `reactor`
-    None is the installed one.
+    `subprotocols` are offered, the preferred first. `proxies` is the URL of an HTTP or SOCKS
+    proxy, or a mapping with the keys "ws", "wss" and "all", see `ProxySettings`; None connects
+    directly. The environment is looked at when it is `FROM_ENVIRONMENT`, and only then. `tls` is
+    what `twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...)` returns; None verifies the
+    server against the system's authorities. `proxy_tls` says the same for https proxies: a function
+    that is called with the `Proxy`. `reactor` None is the installed one.
 
     The Deferred returned fires with a `Connection` when the WebSocket is open, within
     `options.open_timeout` seconds; it fails with an `OpenError` that says in which phase. It can
@@ -133,6 +138,7 @@ def connect(
         subprotocols=subprotocols,
         proxies=proxies,
         tls=tls,
+        proxy_tls=proxy_tls,
         options=options,
         reactor=reactor or global_reactor(),
     )
@@ -164,6 +170,7 @@ class WebSocketClientService(Service):
         subprotocols: tuple[str, ...] | list[str] = (),
         proxies: Proxies | ProxySettings = None,
         tls: IOpenSSLClientConnectionCreator | None = None,
+        proxy_tls: ProxyTLS | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
         reconnect: ReconnectOptions = DEFAULT_RECONNECT_OPTIONS,
         reactor: IReactorTime | None = None,
@@ -190,6 +197,7 @@ class WebSocketClientService(Service):
             subprotocols=subprotocols,
             proxies=proxies,
             tls=tls,
+            proxy_tls=proxy_tls,
             options=options,
             reactor=self._reactor,
         )

@@ -11,11 +11,12 @@ The tree, with the side that is to blame in the type rather than in the text::
     │   ├── NameLookupFailed                phase dns
     │   ├── TCPConnectFailed                phase tcp
     │   ├── TLSFailed                       phase tls or proxy-tls
-    │   ├── ProxyError                      phase proxy; carries the proxy, status, headers, body
-    │   │   ├── ProxyAuthRequired           407, and there were no credentials to answer with
-    │   │   ├── ProxyAuthRefused            407 in spite of the credentials
-    │   │   ├── ProxyRefused                any other status that is not 2xx
-    │   │   └── BadProxyAnswer              not HTTP, cut short, or over a limit
+    │   ├── ProxyError                      phase proxy; carries the proxy and what it answered
+    │   │   ├── ProxyAuthRequired           it asks for credentials, and there were none that fit
+    │   │   ├── ProxyAuthRefused            it did not take the credentials
+    │   │   ├── ProxyRefused                any other refusal
+    │   │   │   └── TargetUnreachable       it tried, and says that it cannot reach the target
+    │   │   └── BadProxyAnswer              not HTTP, not SOCKS, cut short, or over a limit
     │   ├── HandshakeRefused                the server answered with a status other than 101
     │   ├── BadHandshake                    the server answered 101, or something, that is not valid
     │   ├── OpenTimeout (TimeoutError)      the deadline passed; `phase` is what it passed in
@@ -61,6 +62,7 @@ __all__ = [
     "Side",
     "TCPConnectFailed",
     "TLSFailed",
+    "TargetUnreachable",
     "WSFrameError",
 ]
 
@@ -135,7 +137,8 @@ class ProxyError(OpenError):
     """The proxy did not open the tunnel.
 
     `proxy` is the proxy without its password, `status` the HTTP status of its answer (None when
-    there was none), `headers` and `body` what came with it; the body is cut at a limit.
+    there was none), `headers` and `body` what came with it; the body is cut at a limit. `code` is
+    the reply code of a SOCKS proxy (RFC 1928 §6; 91 to 93 with SOCKS4), None when there was none.
     """
 
     phase = "proxy"
@@ -148,28 +151,34 @@ class ProxyError(OpenError):
         status: int | None = None,
         headers: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
+        code: int | None = None,
     ) -> None:
         super().__init__(message)
         self.proxy = proxy
         self.status = status
         self.headers = headers
         self.body = body
+        self.code = code
 
 
 class ProxyAuthRequired(ProxyError):
-    """The proxy asks for credentials (407) and none were given."""
+    """The proxy asks for credentials, and none were given, or none of a kind that it takes."""
 
 
 class ProxyAuthRefused(ProxyError):
-    """The proxy asks for credentials (407, or 401) although some were sent."""
+    """The proxy was given credentials and did not take them."""
 
 
 class ProxyRefused(ProxyError):
-    """The proxy answered with a status that is neither 2xx nor 407."""
+    """The proxy answered with a status that is neither 2xx nor 407, or with a SOCKS code."""
+
+
+class TargetUnreachable(ProxyRefused):
+    """The proxy was willing and says that the target is not: unreachable, or refusing."""
 
 
 class BadProxyAnswer(ProxyError):
-    """The proxy's answer is not HTTP, was cut short, or exceeds a limit."""
+    """The proxy's answer is neither HTTP nor SOCKS, was cut short, or exceeds a limit."""
 
 
 class HandshakeRefused(OpenError):

@@ -149,8 +149,14 @@ class ClientOptions(ConnectionOptions):
     user_agent: str | None = "wsframe"
     """The User-Agent header; None sends none."""
 
+    proxy_auth_unasked: bool = True
+    """Whether an HTTP proxy gets its token, or its password in Basic, with the first request. That
+    saves a round trip and is what curl does. False waits for the proxy to ask: one that takes
+    Digest then never sees the password."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_flag(self, "proxy_auth_unasked")
         _check_seconds(self, "open_timeout")
         _check_counts(self, "max_head_size", "max_refusal_body")
         _check_header_value(self, "user_agent")

@@ -301,3 +301,24 @@ def test_dripped_head_is_not_copied_for_every_byte(monkeypatch):
     answers = [reader.receive(head[i : i + 1]) for i in range(len(head))]
     assert isinstance(answers[-1], Answer)
     assert len(copies) < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "reusable"),
+    [
+        (b"HTTP/1.1 407 A\r\nContent-Length: 2\r\n\r\nno", True),
+        (b"HTTP/1.1 407 A\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", True),
+        (b"HTTP/1.1 407 A\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno", False),
+        (b"HTTP/1.0 407 A\r\nContent-Length: 2\r\n\r\nno", False),
+        (b"HTTP/1.1 407 A\r\nContent-Length: 2\r\n\r\nno!", False),
+        (b"HTTP/1.1 407 A\r\nContent-Length: 5\r\n\r\nno", False),
+        (b"HTTP/1.1 407 A\r\n\r\nno", False),
+        (b"HTTP/1.1 407 A\r\nContent-Length: 99\r\n\r\n" + b"x" * 99, False),
+    ],
+)
+def test_connection_is_reusable_after_an_answer_that_leaves_it_so(answer, reusable):
+    """It ends by its own measure, is read to its end, and nothing follows."""
+    reader = AnswerReader(tunnel=True, max_head=400, max_body=20)
+    result = reader.receive(answer) or reader.receive(b"")
+    assert result is not None
+    assert result.reusable is reusable

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wsframe.core.http_connect import HTTPConnect
 from wsframe.core.proxy import Proxy
+from wsframe.core.tunnel import Step
 from wsframe.errors import (
     BadProxyAnswer,
     InvalidHeader,
@@ -126,14 +127,14 @@ def test_tunnel_opens_with_the_bytes_behind_the_answer(cut):
     data = OPEN + b"\x16\x03\x01\r\n\r\n"
     tunnel = connect()
     if 0 < cut < len(OPEN):
-        assert tunnel.receive(data[:cut]) is None
+        assert tunnel.receive(data[:cut]) == Step()
         data = data[cut:]
-    assert tunnel.receive(data) == b"\x16\x03\x01\r\n\r\n"
+    assert tunnel.receive(data) == Step(leftover=b"\x16\x03\x01\r\n\r\n")
 
 
 def test_tunnel_may_open_without_bytes():
     """An open tunnel is b"", which is not None."""
-    assert connect().receive(OPEN) == b""
+    assert connect().receive(OPEN).leftover == b""
 
 
 @pytest.mark.parametrize(
@@ -180,14 +181,15 @@ def test_bad_answer_is_typed(answer):
 @SEARCHED
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=4), st.booleans())
 def test_any_bytes_give_a_tunnel_or_a_proxy_error(pieces, good):
-    """Whatever comes: bytes, None, or a ProxyError, and at the end never None."""
+    """Whatever comes: a tunnel or a ProxyError, at the end one of them, and nothing more to say."""
     tunnel = connect()
     given_ = [b"HTTP/1.1 ", *pieces] if good else pieces
     try:
         results = [tunnel.receive(piece) for piece in [*given_, b""]]
     except ProxyError:
         return
-    assert results[-1] is not None
+    assert results[-1].leftover is not None
+    assert not any(step.send for step in results)
 
 
 @pytest.mark.parametrize(
@@ -208,3 +210,152 @@ def test_credentials_are_in_no_error(answer):
     shown = repr(tunnel) + repr(caught.value) + "".join(traceback.format_exception(caught.value))
     for secret in ("us3r", "s3cret", encoded):
         assert secret not in shown
+
+
+# ------------------------------------------------------------------ answers to a 407
+
+
+def asks(*challenges, body=b"no", extra=b""):
+    """Return a 407 with these challenges."""
+    lines = b"".join(b"Proxy-Authenticate: " + each + b"\r\n" for each in challenges)
+    head = b"HTTP/1.1 407 Who\r\n" + lines + extra
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+DIGEST = b'Digest realm="r", nonce="n1", qop="auth"'
+STALE = b'Digest realm="r", nonce="n2", qop="auth", stale=true'
+
+
+def said(request):
+    """Return the scheme of the credentials in a request, "" where there are none."""
+    headers = dict(read_by_h11(request).headers)
+    return headers.get(b"proxy-authorization", b"").partition(b" ")[0].decode()
+
+
+def test_password_waits_for_the_question_where_it_is_told_to():
+    """Basic as the answer to a 407 and not before."""
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    assert said(handshake.request) == ""
+    step = handshake.receive(asks(b'Basic realm="r"'))
+    assert said(step.send) == "Basic"
+    assert (step.leftover, step.reconnect) == (None, False)
+    assert handshake.receive(OPEN + b"x") == Step(leftover=b"x")
+
+
+def test_token_is_sent_as_bearer():
+    """A token in place of user and password."""
+    handshake = connect(Proxy("p", 1, token="tok.en"))
+    headers = dict(read_by_h11(handshake.request).headers)
+    assert headers[b"proxy-authorization"] == b"Bearer tok.en"
+    with pytest.raises(ProxyAuthRefused):
+        handshake.receive(asks(b"Bearer"))
+
+
+@pytest.mark.parametrize("unasked", [True, False])
+def test_digest_is_answered_on_the_same_connection(unasked):
+    """The proxy keeps the connection: the next CONNECT goes out on it."""
+    handshake = connect(WITH_PASSWORD, unasked=unasked)
+    step = handshake.receive(asks(DIGEST))
+    assert said(step.send) == "Digest"
+    assert step.send == handshake.request
+    assert b"s3cret" not in step.send
+    assert handshake.receive(OPEN) == Step(leftover=b"")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        asks(DIGEST, extra=b"Connection: close\r\n"),
+        asks(DIGEST, extra=b"Proxy-Connection: close\r\n"),
+        asks(DIGEST).replace(b"HTTP/1.1", b"HTTP/1.0"),
+        asks(DIGEST, body=b"x" * 21),
+        asks(DIGEST) + b"more than was asked for",
+    ],
+    ids=["close", "proxy-close", "1.0", "body over the limit", "more behind it"],
+)
+def test_digest_is_answered_on_a_new_connection_when_the_proxy_ends_this_one(question):
+    """Nothing is sent on the old one, and the request is the one with the answer."""
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    step = handshake.receive(question)
+    assert step == Step(reconnect=True)
+    assert said(handshake.request) == "Digest"
+    assert handshake.receive(OPEN) == Step(leftover=b"")
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_question_that_lasts_to_the_end_of_the_connection_is_answered_on_a_new_one(end):
+    """A body without a length, and one that breaks off."""
+    question = asks(DIGEST)
+    question = question.replace(b"Content-Length: 2\r\n", b"") if end == 0 else question[:-1]
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    assert handshake.receive(question) == Step()
+    assert handshake.receive(b"") == Step(reconnect=True)
+    assert said(handshake.request) == "Digest"
+
+
+def test_connection_that_was_to_be_kept_and_is_not_is_replaced_once():
+    """The end before a byte of the second answer; but not again, and not within the answer."""
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    assert handshake.receive(asks(DIGEST)).send
+    assert handshake.receive(b"") == Step(reconnect=True)
+    assert said(handshake.request) == "Digest"
+    with pytest.raises(BadProxyAnswer):
+        handshake.receive(b"")
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    assert handshake.receive(asks(DIGEST)).send
+    assert handshake.receive(b"H") == Step()
+    with pytest.raises(BadProxyAnswer):
+        handshake.receive(b"")
+
+
+def test_stale_nonce_is_answered_once_more_and_then_no_more():
+    """A proxy that asks for ever is given up."""
+    handshake = connect(WITH_PASSWORD)
+    assert said(handshake.receive(asks(DIGEST)).send) == "Digest"
+    assert b'nonce="n2"' in handshake.receive(asks(STALE)).send
+    with pytest.raises(ProxyAuthRefused) as caught:
+        handshake.receive(asks(STALE.replace(b"n2", b"n3")))
+    assert caught.value.status == 407
+
+
+def test_password_is_not_told_after_its_digest_was_refused():
+    """Basic beside Digest in the second question is passed over."""
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    assert said(handshake.receive(asks(DIGEST, b"Basic")).send) == "Digest"
+    with pytest.raises(ProxyAuthRefused):
+        handshake.receive(asks(DIGEST, b"Basic"))
+
+
+def test_question_for_what_there_is_not_is_auth_required():
+    """Nothing that fits was sent, so nothing was refused."""
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    with pytest.raises(ProxyAuthRequired):
+        handshake.receive(asks(b"Negotiate"))
+
+
+def test_401_without_credentials_sent_is_no_refusal_of_them():
+    """And it gets none (CVE-2026-86414)."""
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    with pytest.raises(ProxyRefused):
+        handshake.receive(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_malformed_question_is_bad_proxy_answer_only_where_there_is_an_answer():
+    """Who has no credentials need not understand the question."""
+    broken = asks(b'Digest realm="')
+    with pytest.raises(BadProxyAnswer) as caught:
+        connect(WITH_PASSWORD, unasked=False).receive(broken)
+    assert caught.value.status == 407
+    with pytest.raises(ProxyAuthRequired):
+        connect().receive(broken)
+
+
+@given(cut=st.integers(1, 200))
+@SEARCHED
+def test_question_and_answer_cut_anywhere_are_the_same(cut):
+    """What follows depends on the bytes alone."""
+    question = asks(DIGEST)
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    cut = min(cut, len(question) - 1)
+    assert handshake.receive(question[:cut]) == Step()
+    assert said(handshake.receive(question[cut:]).send) == "Digest"

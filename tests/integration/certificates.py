@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -65,23 +64,26 @@ class ServerTLS:
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self.names: list[str | None] = []
-        self._pem = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ) + certificate.public_bytes(serialization.Encoding.PEM)
+        self._pems = (
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+            certificate.public_bytes(serialization.Encoding.PEM),
+        )
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._context.use_privatekey(key)
         self._context.use_certificate(certificate)
         self._context.set_tlsext_servername_callback(self._note)
 
-    def write(self, path: Path) -> None:
-        """Write key and certificate for a server that reads them from a file."""
-        path.write_bytes(self._pem)
-
     def renew(self, other: ServerTLS) -> None:
         """Offer the other's certificate from now on."""
         self._context = other._context
+
+    def pem(self) -> bytes:
+        """Return the key and the certificate, for another program to serve with."""
+        return b"".join(self._pems)
 
     def _note(self, connection: SSL.Connection) -> None:
         name = connection.get_servername()

@@ -13,7 +13,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet import defer
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.endpoints import (
+    SSL4ServerEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    connectProtocol,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -203,9 +208,18 @@ Script = Callable[[Raw], Awaitable[object]]
 
 
 class RawServer:
-    """Listens, and plays a script with every connection; use it with ``async with``."""
+    """Listens, and plays a script with every connection; use it with ``async with``.
 
-    def __init__(self, script: Script | None = None, interface: str = "127.0.0.1") -> None:
+    With a certificate it speaks TLS.
+    """
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        interface: str = "127.0.0.1",
+        certificate: Any = None,
+    ) -> None:
+        self._certificate = certificate
         self._script = script
         self._interface = interface
         self.connections: list[Raw] = []
@@ -222,7 +236,9 @@ class RawServer:
         factory = Factory()
         factory.noisy = False
         factory.buildProtocol = self._build  # type: ignore[method-assign]
-        endpoint = TCP4ServerEndpoint(reactor, 0, interface=self._interface)
+        endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface=self._interface)
+        if self._certificate is not None:
+            endpoint = SSL4ServerEndpoint(reactor, 0, self._certificate, interface=self._interface)
         self._port: Any = await endpoint.listen(factory)
         self.port: int = self._port.getHost().port
         return self

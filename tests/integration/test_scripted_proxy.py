@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -67,8 +67,17 @@ async def outcome_of(answer: bytes, ending: str) -> OpenError | Connection:
         return await settle(proxy, ending, url, through)
 
 
-async def settle(server: RawServer, ending: str, url: str, proxy: str | None) -> Any:
-    """Connect, wait for the one result, and see that the server is left."""
+async def settle(
+    server: RawServer,
+    ending: str,
+    url: str,
+    proxy: str | None,
+    said: Callable[[], object] = lambda: True,
+) -> Any:
+    """Connect, wait for the one result, and see that the server is left.
+
+    `said` tells whether a server that is to hang has said all that it is to say before.
+    """
     reactor = Stepped()
     results: list[Any] = []
     opening = connect(url, proxies=proxy, reactor=reactor)  # type: ignore[arg-type]
@@ -76,6 +85,7 @@ async def settle(server: RawServer, ending: str, url: str, proxy: str | None) ->
     raw: Raw = await server.accepted()
     if ending == "hang":
         await raw.until(lambda: raw.total)
+        await eventually(said)
         await turns(5)
         reactor.advance(9.9)
         await turns()

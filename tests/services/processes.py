@@ -43,7 +43,8 @@ class Process(ProcessProtocol):
         self._ended: list[defer.Deferred[None]] = []
         spawner: Any = reactor
         fds: dict[int, Any] = {0: "w", 1: "r" if stdout is None else stdout, 2: "r"}
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        environment = {**kept, "PYTHONUNBUFFERED": "1"}
         self._process = spawner.spawnProcess(self, command[0], command, environment, childFDs=fds)
         self.pid = int(self._process.pid)
 

@@ -352,6 +352,13 @@ def test_a_wrong_client_timeout_is_refused(value: str) -> None:
 SERVER = ("--server", "ws://127.0.0.1:8765")
 
 
+@pytest.fixture(autouse=True)
+def _no_proxies_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
 def test_the_agents_defaults() -> None:
     options = parse(agent, *SERVER)
     assert str(options.uri) == "ws://127.0.0.1:8765/agent"
@@ -359,7 +366,38 @@ def test_the_agents_defaults() -> None:
     assert options.token is None
     assert options.sampler.sample().name == os.uname().nodename
     assert options.client_options == DEFAULT_CLIENT_OPTIONS
-    assert options.proxies.choose(options.uri) is None
+    assert options.proxies.choose(options.uri).direct
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxy"),
+    [
+        ({"all_proxy": "socks5h://gw"}, "socks5h://gw:1080"),
+        ({"HTTP_PROXY": "http://gw:3128", "all_proxy": "http://other"}, "http://gw:3128"),
+        ({"HTTP_PROXY": "http://gw:3128", "NO_PROXY": "127.0.0.0/8"}, None),
+        ({"HTTP_PROXY": "http://gw:3128", "no_proxy": "*"}, None),
+        ({"https_proxy": "http://gw:3128"}, None),
+    ],
+)
+def test_the_agent_takes_its_proxy_from_the_environment_by_default(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], proxy: str | None
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options = parse(agent, *SERVER)
+    (way,) = options.proxies.choose(options.uri).ways
+    assert [str(each) for each in way] == ([] if proxy is None else [proxy])
+    options = parse(agent, *SERVER, "--proxy", "http://said:1")
+    (way,) = options.proxies.choose(options.uri).ways
+    assert [str(each) for each in way] == ["http://said:1"]
+
+
+def test_a_malformed_proxy_of_the_environment_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://user:{TOKEN}@h:99999")
+    assert "environment variable http_proxy" in complaint(agent, *SERVER)
+    assert parse(agent, *SERVER, "--proxy", "http://said:1").proxies
 
 
 def test_every_option_reaches_the_agent(tokens: str, tmp_path: Path) -> None:
@@ -381,7 +419,7 @@ def test_every_option_reaches_the_agent(tokens: str, tmp_path: Path) -> None:
     assert options.token == TOKEN + ".2"
     assert options.sampler.sample().name == "web2"
     assert options.interval == 0.5
-    proxy = options.proxies.choose(options.uri)
+    ((proxy,),) = options.proxies.choose(options.uri).ways
     assert (str(proxy), proxy.user, proxy.password) == (
         "http://proxy.example:3128",
         "puser",
@@ -418,7 +456,7 @@ def test_the_agent_needs_a_server() -> None:
         ("server", f"ws://user:{TOKEN}@h:99999/"),
         *[("interval", value) for value in ("", "x", "0", "-1", "nan", "inf", "86401")],
         *[("name", value) for value in ("", "a b", "a/b", "ä", "x" * 65)],
-        *[("proxy", value) for value in ("", "h:1", "socks5://h:1", "http://h:x", "http://h/p")],
+        *[("proxy", value) for value in ("", "h:1", "socks://h:1", "http://h:x", "http://h/p")],
         ("proxy", f"http://user:{TOKEN}@h:99999"),
         ("proxy", f"http://user:{TOKEN}/@h:1"),
         *[("ping-interval", value) for value in ("x", "-1", "nan")],

@@ -27,7 +27,11 @@ class BadAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer. `trailing` is what followed an answer that switched protocols."""
+    """A complete answer. `trailing` is what followed an answer that switched protocols.
+
+    `reusable` says that the answer was read to its end, that the other side keeps the connection,
+    and that nothing followed: another request can be sent on it.
+    """
 
     status: int
     reason: str
@@ -35,6 +39,7 @@ class Answer:
     body: bytes = field(default=b"", repr=False)
     trailing: bytes = field(default=b"", repr=False)
     switched: bool = False
+    reusable: bool = False
 
 
 class AnswerReader:
@@ -49,7 +54,16 @@ class AnswerReader:
     Raises `BadAnswer`.
     """
 
-    __slots__ = ("_body", "_connection", "_held", "_interim", "_max_body", "_max_head", "_response")
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_ended",
+        "_held",
+        "_interim",
+        "_max_body",
+        "_max_head",
+        "_response",
+    )
 
     def __init__(self, *, tunnel: bool, max_head: int, max_body: int) -> None:
         # h11 looks at its limit only while a head is incomplete; see _advance for the other half.
@@ -57,6 +71,7 @@ class AnswerReader:
         self._max_head = max_head
         self._max_body = max_body
         self._held = 0
+        self._ended = False
         self._interim = 0
         self._response: tuple[int, str, Headers] | None = None
         self._body = bytearray()
@@ -73,6 +88,7 @@ class AnswerReader:
     def receive(self, data: bytes) -> Answer | None:
         """Take bytes in (`b""`: the end); return the answer when it is complete."""
         fault = ""
+        self._ended = not data
         try:
             return self._advance(data)
         except h11.RemoteProtocolError as error:
@@ -132,8 +148,12 @@ class AnswerReader:
             raise BadAnswer("the connection ended before the answer was complete")
         status, reason, headers = self._response
         switched = self._connection.their_state is h11.SWITCHED_PROTOCOL
-        trailing = self._connection.trailing_data[0] + unread if switched else b""
-        return Answer(status, reason, headers, bytes(self._body), trailing, switched)
+        rest = self._connection.trailing_data[0] + unread
+        trailing = rest if switched else b""
+        # h11 knows no difference between a body that ends with the connection and any other.
+        kept = self._connection.their_state is h11.DONE and not self._ended
+        reusable = kept and not rest
+        return Answer(status, reason, headers, bytes(self._body), trailing, switched, reusable)
 
 
 def _cause(error: h11.RemoteProtocolError) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from wsframe.core.http import Headers, HeadersLike
-from wsframe.core.http_answer import AnswerReader, BadAnswer
+from wsframe.core.http_answer import Answer, AnswerReader, BadAnswer
 from wsframe.core.proxy import Proxy
-from wsframe.core.uri import basic_credentials, format_host_port, to_ascii_host
+from wsframe.core.proxy_auth import ProxyAuth
+from wsframe.core.tunnel import Step
+from wsframe.core.uri import format_host_port, to_ascii_host
 from wsframe.errors import (
     BadProxyAnswer,
     InvalidHeader,
@@ -22,17 +24,20 @@ _OURS = frozenset({"host", "proxy-authorization", "content-length", "transfer-en
 
 
 class HTTPConnect:
-    """One CONNECT through one proxy.
+    """One CONNECT through one proxy: a `TunnelHandshake`.
 
-    `request` is what to send, at once. `receive(data)` takes the proxy's bytes (`b""`: the end)
-    and returns None until the tunnel is open, and then the bytes that already came through it,
-    which belong to the protocol inside and were not looked at.
+    The proxy's token, or its password in Basic, goes out with the first request, or, where
+    `unasked` is false, with none before the proxy has asked. A 407 is answered with what it asks
+    for, as `ProxyAuth` does it: on the same connection where the proxy keeps it, else on a new one.
 
-    Only 407 is a question for the proxy's credentials: they are sent with the request, and a
-    server's 401 never gets them a second time (CVE-2026-86414).
+    Only 407 is a question for the proxy's credentials: a server's 401 never gets them a second
+    time (CVE-2026-86414).
 
-    Raises `ProxyError` of the fitting kind from `receive`; `InvalidHeader` from the constructor.
+    Raises `ProxyError` of the fitting kind from `receive`; `InvalidHeader` and `InvalidProxy` from
+    the constructor.
     """
+
+    request: bytes
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class HTTPConnect:
         port: int,
         *,
         headers: HeadersLike = (),
+        unasked: bool = True,
         max_head: int,
         max_body: int,
     ) -> None:
@@ -56,34 +62,58 @@ class HTTPConnect:
             raise InvalidHeader(f"the tunnel's target port is from 1 to 65535, not {port}")
         self._proxy = proxy
         self._target = format_host_port(host, port)
-        extra = Headers(headers)
-        for name in extra:
+        self._extra = Headers(headers)
+        for name in self._extra:
             if name in _OURS:
                 raise InvalidHeader(f"header {name!r} is said by the CONNECT itself")
+        self._limits = max_head, max_body
+        self._auth = ProxyAuth(proxy, self._target)
+        self._kept = False
+        self._begin(self._auth.unasked() if unasked else None)
+
+    def _begin(self, credentials: str | None) -> None:
+        """Make the request with these credentials, and wait for its answer."""
         lines = [f"CONNECT {self._target} HTTP/1.1", f"Host: {self._target}"]
-        if proxy.user is not None:
-            credentials = basic_credentials(proxy.user, proxy.password or "")
+        if credentials is not None:
             lines.append(f"Proxy-Authorization: {credentials}")
-        lines += [f"{name}: {value}" for name, value in extra.pairs]
+        lines += [f"{name}: {value}" for name, value in self._extra.pairs]
         self.request = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        self._listen()
+
+    def _listen(self) -> None:
+        max_head, max_body = self._limits
         self._reader = AnswerReader(tunnel=True, max_head=max_head, max_body=max_body)
 
-    def receive(self, data: bytes) -> bytes | None:
-        """Take the proxy's bytes in; return the tunnel's first bytes once it is open."""
+    def receive(self, data: bytes) -> Step:
+        """Take the proxy's bytes in (`b""`: the end); return what follows from them."""
+        # A proxy that says it keeps a connection may end it all the same; not one that has begun
+        # to answer.
+        kept, self._kept = self._kept, False
+        if kept and not data:
+            self._listen()
+            return Step(reconnect=True)
         try:
             answer = self._reader.receive(data)
         except BadAnswer as error:
             text = f"{self._proxy}: {error}"
             raise BadProxyAnswer(text, proxy=str(self._proxy)) from None
         if answer is None:
-            return None
+            return Step()
         if answer.switched:
-            return answer.trailing
+            return Step(leftover=answer.trailing)
+        return self._refused(answer)
+
+    def _refused(self, answer: Answer) -> Step:
         kind: type[ProxyError] = ProxyRefused
-        if answer.status == 401 and self._proxy.user is not None:
+        if answer.status == 401 and self._auth.sent:
             kind = ProxyAuthRefused  # tinyproxy's way to say that the password is wrong
         elif answer.status == 407:
-            kind = ProxyAuthRequired if self._proxy.user is None else ProxyAuthRefused
+            credentials = self._auth.answer(answer.headers, complete=answer.reusable)
+            if credentials is not None:
+                self._begin(credentials.value)
+                self._kept = credentials.same_connection
+                return Step(self.request) if self._kept else Step(reconnect=True)
+            kind = ProxyAuthRefused if self._auth.sent else ProxyAuthRequired
         said = f"{answer.status} {printable(answer.reason)}".rstrip()
         raise kind(
             f"{self._proxy} answered {said} to CONNECT {self._target}",

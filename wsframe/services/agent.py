@@ -12,7 +12,7 @@ from twisted.python import usage
 from wsframe.auth import load_password, load_tokens
 from wsframe.client import WebSocketClientService
 from wsframe.connection import Connection
-from wsframe.core.proxy import Proxy, ProxySettings
+from wsframe.core.proxy import Proxy, ProxySettings, from_environment
 from wsframe.core.uri import parse_uri
 from wsframe.errors import InvalidProxy, InvalidTokenFile, ReceiveTimeout
 from wsframe.monitor.report import check_field, encode_binary
@@ -36,7 +36,12 @@ class Options(usage.Options):
         ["token-file", None, None, "File with a name:token a line; the one for --name is sent."],
         ["name", None, None, "The name to report under. [default: this machine's]"],
         ["interval", None, 2.0, "Seconds between reports."],
-        ["proxy", None, None, "HTTP proxy to go through, such as http://proxy:3128."],
+        [
+            "proxy",
+            None,
+            None,
+            "Proxy to go through, such as http://proxy:3128. [default: the environment's]",
+        ],
         ["proxy-auth-file", None, None, "File with the user:password for the proxy."],
         [
             "ping-interval",
@@ -63,7 +68,12 @@ class Options(usage.Options):
         with naming("proxy"):
             proxy = None if self["proxy"] is None else Proxy.parse(self["proxy"])
         with naming("proxy-auth-file"):
-            self.proxies = ProxySettings(_with_credentials(proxy, self["proxy-auth-file"]))
+            proxy = _with_credentials(proxy, self["proxy-auth-file"])
+        try:
+            self.proxies = from_environment(os.environ) if proxy is None else ProxySettings(proxy)
+            self.proxies.choose(self.uri)
+        except InvalidProxy as error:
+            raise usage.UsageError(str(error)) from None
         name = os.uname().nodename if self["name"] is None else self["name"]
         with naming("name"):
             check_field("name", name)

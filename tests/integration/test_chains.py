@@ -1,0 +1,305 @@
+"""Chains of proxies of any kind, and proxies on Unix sockets."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.endpoints import SSL4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.protocol import Factory
+
+from wsframe.client import connect
+from wsframe.core.proxy import Proxy
+from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint
+from wsframe.errors import (
+    InvalidHeader,
+    InvalidProxy,
+    OpenCancelled,
+    OpenError,
+    OpenTimeout,
+    ProxyAuthRefused,
+    ProxyRefused,
+    TCPConnectFailed,
+    TLSFailed,
+)
+from wsframe.options import ClientOptions
+
+from .certificates import Authority
+from .interop import LISTEN
+from .peers import free_port
+from .proxies import PASSWORD, USER, Proxies, RecordingProxy
+from .raw import Raw, RawServer, header, switching, within
+from .test_https_proxy import trusting
+from .test_proxy import basic, echo_server
+from .test_socks import Resolver, resolver
+
+__all__ = ["resolver"]
+
+
+@pytest.fixture(scope="module")
+def proxies() -> Iterator[Proxies]:
+    running = Proxies()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+KINDS = {
+    "http": ("tinyproxy", False),
+    "basic": ("tinyproxy", True),
+    "digest": ("squid_digest", True),
+    "https": ("tinyproxy", False),
+    "socks4": ("dante", False),
+    "socks5": ("microsocks", True),
+    "socks5h": ("dante", False),
+}
+
+
+def one_of_each(proxies: Proxies, authority: Authority) -> dict[str, Proxy]:
+    found = {}
+    certificate = authority.issue("localhost")
+    for kind, (name, auth) in KINDS.items():
+        port = proxies.get(name, auth=auth)
+        if kind == "https":
+            port = proxies.tls_before(port, certificate)
+        scheme = {"basic": "http", "digest": "http"}.get(kind, kind)
+        login = (USER, PASSWORD) if auth else (None, None)
+        found[kind] = Proxy("localhost", port, *login, scheme)
+    return found
+
+
+@pytest.fixture(scope="module")
+def hops(proxies: Proxies, authority: Authority) -> dict[str, Proxy]:
+    """Give a real proxy of each kind."""
+    return one_of_each(proxies, authority)
+
+
+@pytest.fixture(scope="module")
+def others(authority: Authority) -> Iterator[dict[str, Proxy]]:
+    """Give another one of each kind: some connect to no proxy that they are themselves."""
+    running = Proxies()
+    yield one_of_each(running, authority)
+    running.stop()
+
+
+def chain(*proxies: Proxy) -> Proxy:
+    """Return the last proxy, reached through those before it."""
+    last: Proxy | None = None
+    for each in proxies:
+        last = Proxy(
+            each.host, each.port, each.user, each.password, each.scheme, via=last, path=each.path
+        )
+    assert last is not None
+    return last
+
+
+CHAINS = [
+    *((first, second) for first in KINDS for second in KINDS),
+    ("https", "https", "https"),
+    ("socks5", "digest", "socks4", "https", "basic"),
+    ("http", "socks5h", "http", "socks5h", "http", "socks5h", "http", "socks5h"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+@pytest.mark.parametrize("kinds", CHAINS, ids=" ".join)
+@pytest_twisted.ensureDeferred
+async def test_opens_through_a_chain_of_real_proxies(
+    hops: dict[str, Proxy],
+    others: dict[str, Proxy],
+    authority: Authority,
+    kinds: tuple[str, ...],
+    scheme: str,
+) -> None:
+    from twisted.internet import reactor
+
+    way = [(others if number % 2 else hops)[kind] for number, kind in enumerate(kinds)]
+
+    where: Any = LISTEN
+    tls = None
+    if scheme == "wss":
+        where = SSL4ServerEndpoint(reactor, 0, authority.issue("localhost"), interface="127.0.0.1")
+        tls = authority.client("localhost")
+    async with (
+        echo_server(where) as port,
+        connect(
+            f"{scheme}://localhost:{port}/",
+            proxies=chain(*way),
+            tls=tls,
+            proxy_tls=trusting(authority),
+        ) as connection,
+    ):
+        await connection.send(bytes(100_000))
+        assert await connection.recv() == bytes(100_000)
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_hop_sees_its_own_credentials_only() -> None:
+    heads: list[str] = []
+
+    async def origin_script(raw: Raw) -> None:
+        heads.append(await raw.read_head())
+        raw.write(switching(heads[0]))
+
+    async with (
+        RecordingProxy() as first,
+        RecordingProxy() as second,
+        RawServer(origin_script) as origin,
+    ):
+        outer = Proxy("127.0.0.1", first.port, "one", "first-secret", headers={"X-A": "1"})
+        inner = Proxy("127.0.0.1", second.port, "two", "second-secret", via=outer)
+        connection = await connect(f"ws://127.0.0.1:{origin.port}/", proxies=inner)
+        connection.abort()
+        await connection.when_closed()
+    (one,), (two,) = first.requests, second.requests
+    assert one.startswith(f"CONNECT 127.0.0.1:{second.port} ")
+    assert two.startswith(f"CONNECT 127.0.0.1:{origin.port} ")
+    assert header(one, "Proxy-Authorization") == basic("one", "first-secret")
+    assert header(two, "Proxy-Authorization") == basic("two", "second-secret")
+    assert (header(one, "X-A"), header(two, "X-A")) == ("1", None)
+    assert "roxy-" not in heads[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_name_of_the_next_hop_is_resolved_by_the_one_before(
+    proxies: Proxies, resolver: Resolver
+) -> None:
+    first = Proxy("127.0.0.1", proxies.get("dante", auth=False), scheme="socks5h")
+    second = Proxy("localhost", proxies.get("microsocks", auth=False), scheme="socks5h", via=first)
+    async with echo_server() as port, connect(f"ws://localhost:{port}/", proxies=second):
+        pass
+    assert resolver.asked == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_failure_names_the_hop_that_it_happened_at(
+    hops: dict[str, Proxy], authority: Authority
+) -> None:
+    down = Proxy("localhost", free_port())
+    wrong = Proxy("localhost", hops["socks5"].port, USER, "wr0ng", "socks5h")
+    for way, expected, named in [
+        ((down, hops["http"]), TCPConnectFailed, down),
+        ((hops["http"], down), ProxyRefused, hops["http"]),
+        ((hops["http"], wrong), ProxyAuthRefused, wrong),
+        ((wrong, hops["http"]), ProxyAuthRefused, wrong),
+    ]:
+        with pytest.raises(expected) as caught:
+            await connect("ws://localhost:9/", proxies=chain(*way))
+        assert f"localhost:{named.port}" in str(caught.value)
+    with pytest.raises(TLSFailed) as tls_failed:
+        await connect("ws://localhost:9/", proxies=chain(hops["http"], hops["https"]))
+    assert tls_failed.value.phase == "proxy-tls"
+
+
+@pytest.mark.parametrize("expected", [OpenTimeout, OpenCancelled])
+@pytest_twisted.ensureDeferred
+async def test_second_hop_that_hangs_is_given_up(expected: type[OpenError]) -> None:
+    async with RecordingProxy() as first, RawServer() as second:
+        inner = Proxy(
+            "127.0.0.1", second.port, scheme="socks5h", via=Proxy("127.0.0.1", first.port)
+        )
+        options = ClientOptions(open_timeout=0.1)
+        opening = connect("ws://localhost:9/", proxies=inner, options=options)
+        raw: Raw = await second.accepted()
+        await raw.read(3)
+        if expected is OpenCancelled:
+            opening.cancel()
+        with pytest.raises(expected) as caught:
+            await opening
+        assert caught.value.phase == "proxy"
+        await within(raw.ended())
+
+
+def test_hop_that_cannot_be_told_to_the_one_before_is_said_at_once() -> None:
+    outer = Proxy("127.0.0.1", 1, scheme="socks4a")
+    with pytest.raises((InvalidProxy, InvalidHeader)):
+        HTTPConnectEndpoint(object(), Proxy("0.0.0.1", 1, via=outer), "h", 1)
+
+
+# ------------------------------------------------------------------ Unix sockets
+
+
+@pytest.fixture
+def socket_path() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="wsframe-") as directory:
+        yield str(Path(directory, "proxy sock"))
+
+
+class OnSocket(RecordingProxy):
+    """A proxy on a Unix socket."""
+
+    def __init__(self, path: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._path = path
+
+    async def __aenter__(self) -> OnSocket:
+        from twisted.internet import reactor
+
+        factory = Factory()
+        factory.noisy = False
+        factory.buildProtocol = self._build  # type: ignore[method-assign]
+        self._port = await UNIXServerEndpoint(reactor, self._path).listen(factory)
+        return self
+
+
+@pytest_twisted.ensureDeferred
+async def test_opens_through_a_proxy_on_a_unix_socket(socket_path: str) -> None:
+    url = "http+unix://anna:pw@" + socket_path.replace("/", "%2F").replace(" ", "%20")
+    async with OnSocket(socket_path) as proxy, echo_server() as port:
+        async with connect(f"ws://localhost:{port}/", proxies=url) as connection:
+            assert socket_path in connection.peer or connection.peer.startswith("unix")
+            await connection.send("x")
+            assert await connection.recv() == "x"
+        assert header(proxy.requests[0], "Proxy-Authorization") == basic("anna", "pw")
+
+
+@pytest_twisted.ensureDeferred
+async def test_chain_may_begin_at_a_unix_socket(hops: dict[str, Proxy], socket_path: str) -> None:
+    way = chain(Proxy("localhost", 80, path=socket_path), hops["socks5h"])
+    async with (
+        OnSocket(socket_path),
+        echo_server() as port,
+        connect(f"ws://localhost:{port}/", proxies=way) as connection,
+    ):
+        await connection.send("x")
+        assert await connection.recv() == "x"
+
+
+@pytest_twisted.ensureDeferred
+async def test_unix_socket_that_is_not_there_is_tcp_connect_failed(socket_path: str) -> None:
+    proxy = Proxy("localhost", 1080, scheme="socks5h", path=socket_path)
+    with pytest.raises(TCPConnectFailed) as caught:
+        await connect("ws://localhost:9/", proxies=proxy)
+    assert caught.value.phase == "tcp"
+    assert socket_path in str(caught.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_endpoint_given_takes_the_place_of_the_way_to_the_proxy() -> None:
+    from twisted.internet import reactor
+
+    from wsframe.endpoints import HostEndpoint
+
+    async with RawServer() as server:
+        proxy = Proxy("unused.invalid", 1, scheme="socks5h", via=Proxy("unused.invalid", 2))
+        endpoint = SOCKSEndpoint(
+            reactor,
+            proxy,
+            "h",
+            1,
+            endpoint=HostEndpoint(reactor, "127.0.0.1", server.port),  # type: ignore[arg-type]
+        )
+        opening = endpoint.connect(Factory.forProtocol(Raw))
+        raw: Raw = await server.accepted()
+        assert await raw.read(3) == b"\5\1\0"
+        opening.cancel()
+        with pytest.raises(OpenCancelled):
+            await opening
