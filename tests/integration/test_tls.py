@@ -15,10 +15,11 @@ from twisted.internet.endpoints import (
     connectProtocol,
     wrapClientTLS,
 )
+from twisted.internet.protocol import Factory
 
 from wsframe.client import connect
 from wsframe.connection import Connection
-from wsframe.endpoints import HostEndpoint, TLSEndpoint
+from wsframe.endpoints import HostEndpoint, HTTPConnectEndpoint, TLSEndpoint
 from wsframe.errors import OpenTimeout, TLSFailed
 from wsframe.options import ClientOptions
 from wsframe.server import serve
@@ -271,3 +272,18 @@ def test_tls_options_that_compare_no_host_name_are_refused() -> None:
     """Twisted's CertificateOptions would connect to whoever has any certificate."""
     with pytest.raises(TypeError, match="optionsForClientTLS"):
         connect("wss://localhost:9/", tls=ssl.CertificateOptions())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_protocol_that_fails_to_begin_is_told_at_once() -> None:
+    """Its own exception, and the transport is aborted: nobody waits for a deadline."""
+    from twisted.internet import reactor
+
+    class Broken(Raw):
+        def connectionMade(self) -> None:
+            raise ZeroDivisionError("planted")
+
+    async with RecordingProxy() as proxy, RawServer() as origin:
+        endpoint = HTTPConnectEndpoint(reactor, proxy.url, "127.0.0.1", origin.port, timeout=None)
+        with pytest.raises(ZeroDivisionError):
+            await within(endpoint.connect(Factory.forProtocol(Broken)))

@@ -566,3 +566,17 @@ def test_connecting_where_the_url_says() -> None:
 def test_parsing_frames_is_strict() -> None:
     with pytest.raises(AssertionError):
         parse(b"\x82\x05abc")
+
+
+def test_a_token_among_the_subprotocols_offered_is_in_no_error(clock: Clock) -> None:
+    """Autobahn's text for a subprotocol that was not offered has the whole list."""
+    factory = WebSocketClientFactory(
+        "ws://localhost", protocols=["feed", "bearer.planted"], reactor=clock
+    )
+    peer = Peer(factory, clock)
+    failures: list[Any] = []
+    peer.protocol.is_open.addErrback(failures.append)
+    peer.send(answer(peer.transport.take(), ("Sec-WebSocket-Protocol", "other")))
+    assert "not offered" in str(failures[0].value)
+    assert "planted" not in str(failures[0].value)
+    peer.end()

@@ -1,0 +1,225 @@
+"""A `Connection` on a transport in memory: order, fairness, limits, undisturbed ends."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from memory import BINARY, CLOSE, PING, PONG, TEXT, Peer, frame, masked_frame, opened_server, parse
+from twisted.internet.task import Clock
+
+from wsframe.connection import BURST, Connection, broadcast
+from wsframe.errors import ConnectionClosed
+from wsframe.handling import handle
+from wsframe.options import ServerOptions
+from wsframe.protocol import ConnectionServerFactory
+from wsframe.protocol.common import MANY_PARTS
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class Opened:
+    """An open connection of a server, and its peer."""
+
+    def __init__(self, clock: Clock, **options: Any) -> None:
+        self.made: list[Connection] = []
+        self.factory = ConnectionServerFactory(
+            self._opened, reactor=clock, options=ServerOptions(**options)
+        )
+        self.peer: Peer = opened_server(self.factory)
+        self.connection = self.made[0]
+
+    def _opened(self, wire: Any) -> Connection:
+        self.made.append(Connection(wire))
+        return self.made[-1]
+
+    def block(self) -> None:
+        """Let the peer read no more, and fill the transport's buffer."""
+        self.peer.transport.stalled = True
+        self.connection.send(b"x" * 100_000)
+
+    def payloads(self) -> list[bytes]:
+        """What the peer reads when it reads everything."""
+        data = b""
+        while self.peer.transport.waiting:
+            data += self.peer.transport.drain()
+        return [f.payload for f in parse(data) if f.opcode in {TEXT, BINARY}]
+
+
+def ignore(_: object) -> None:
+    return None
+
+
+def cancel(other: Any) -> Callable[[object], None]:
+    return lambda _: other.cancel()
+
+
+def test_a_waiter_that_cancels_another_one_disturbs_no_end(clock: Clock) -> None:
+    """Two tasks of one program: the failure of one is the end of the other."""
+    this = Opened(clock)
+    this.block()
+    second: list[Any] = []
+    for wait in (
+        lambda: this.connection.send("x"),
+        this.connection.ping,
+        this.connection.when_closed,
+    ):
+        first = wait()
+        second.append(wait())
+        first.addBoth(cancel(second[-1]))
+        second[-1].addErrback(ignore)
+    received: list[Any] = []
+    this.connection.recv().addErrback(received.append)
+
+    this.peer.end()
+
+    assert received[0].check(ConnectionClosed)
+    assert this.factory.countConnections == 0
+    assert all(waiter.called for waiter in second)
+    assert this.peer.timers() == []
+
+
+def test_a_pong_whose_news_cancel_another_ping_is_no_fault(clock: Clock) -> None:
+    """One pong answers both; the second wait is gone when its turn comes."""
+    this = Opened(clock)
+    first, second = this.connection.ping(b"1"), this.connection.ping(b"2")
+    first.addBoth(cancel(second))
+    second.addErrback(ignore)
+
+    this.peer.send(masked_frame(PONG, b"2"))
+
+    assert [f.opcode for f in this.peer.frames()] == [PING, PING]
+    assert this.connection.close_code is None
+
+
+def test_latency_is_what_was_measured_last(clock: Clock) -> None:
+    """By `ping` or by the keepalive, whichever came later."""
+    this = Opened(clock, ping_interval=5.0)
+    this.connection.ping(b"1")
+    clock.advance(1)
+    this.peer.send(masked_frame(PONG, b"1"))
+    assert this.connection.latency == pytest.approx(1)
+    this.peer.frames()
+    clock.advance(4)
+    (ping,) = this.peer.frames()
+    clock.advance(3)
+    this.peer.send(masked_frame(PONG, ping.payload))
+    assert this.connection.latency == pytest.approx(3)
+
+
+def test_a_broadcast_follows_what_waits_in_send(clock: Clock) -> None:
+    """State, then its update: never the other way round."""
+    this = Opened(clock)
+    this.block()
+    for text in ("1", "2"):
+        this.connection.send(text)
+    broadcast([this.connection], "3")
+    assert this.payloads()[1:] == [b"1", b"2", b"3"]
+
+
+def test_close_sends_what_waits_in_send_before(clock: Clock) -> None:
+    """As leaving an `async with` block does."""
+    this = Opened(clock)
+    this.block()
+    sent = [this.connection.send(text) for text in ("1", "2")]
+    this.connection.close()
+    assert all(waiting.called for waiting in sent)
+    assert this.payloads()[1:] == [b"1", b"2"]
+
+
+def test_a_subscriber_that_reads_is_not_taken_for_a_slow_one(clock: Clock) -> None:
+    """Far more than the limit goes through, and never more than a part of it waits."""
+    this = Opened(clock, send_buffer=1_000_000)
+    this.block()
+    for _ in range(40):
+        broadcast([this.connection], b"y" * 100_000)
+        this.peer.transport.drain()
+    assert this.connection.close_code is None
+    for _ in range(11):
+        broadcast([this.connection], b"y" * 100_000)
+    assert this.connection.close_code == 1008
+
+
+def test_ten_thousand_messages_of_one_read_are_no_recursion_and_no_single_turn(
+    clock: Clock,
+) -> None:
+    """The classic loop of callbacks gets at most a burst of them in a turn."""
+    this = Opened(clock, ping_interval=None)
+    got: list[Any] = []
+
+    def take(message: Any) -> None:
+        got.append(message)
+        this.connection.recv().addCallbacks(take, ignore)
+
+    this.connection.recv().addCallback(take)
+    this.peer.send(masked_frame(TEXT, b"z") * 10_000)
+    assert len(got) <= BURST
+    turns = 0
+    while len(got) < 10_000:
+        (turn,) = this.peer.timers()  # a Clock would run all of them in one go
+        before = len(got)
+        function = turn.func
+        turn.cancel()
+        function()
+        turns += 1
+        assert len(got) <= before + BURST
+    assert turns >= 10_000 // BURST - 1
+    this.peer.end()
+
+
+def test_a_dripped_message_costs_what_it_weighs(clock: Clock) -> None:
+    """Its parts are joined before there are too many of them."""
+    this = Opened(clock)
+    data = masked_frame(BINARY, b"a" * 60_000)
+    most = 0
+    for start in range(0, len(data) - 2, 2):
+        this.peer.send(data[start : start + 2])
+        most = max(most, len(getattr(this.peer.protocol, "frame_data", None) or ()))
+    assert 0 < most <= MANY_PARTS + 1
+    this.peer.send(data[len(data) - 2 :])
+    (message,) = this.connection._messages
+    assert message == (b"a" * 60_000, True)
+
+
+def test_a_peer_that_we_do_not_read_from_is_pinged_all_the_same(clock: Clock) -> None:
+    """The reset that answers for a peer that is gone is how we learn of it."""
+    this = Opened(clock, receive_queue=1)
+    this.peer.send(masked_frame(TEXT, b"x") * 2)
+    assert not this.peer.transport.reading
+    clock.advance(20)
+    clock.advance(20)
+    assert [f.opcode for f in this.peer.frames()] == [PING, PING]
+    assert this.connection.close_code is None
+
+
+@pytest.mark.parametrize("ending", [SystemExit(3), KeyboardInterrupt()])
+def test_a_handler_that_ends_the_program_ends_its_connection(
+    clock: Clock, ending: BaseException, logged: Callable[[], str]
+) -> None:
+    """With 1011, and a line in the log; the service lives."""
+    from twisted.internet.defer import Deferred
+
+    async def broken(_: Connection) -> None:
+        raise ending
+
+    this = Opened(clock)
+    handling = Deferred.fromCoroutine(handle(broken, this.connection))
+    assert handling.called
+    assert [f.code for f in this.peer.frames() if f.opcode == CLOSE] == [1011]
+    assert type(ending).__name__ in logged()
+
+
+def test_connections_fit_into_a_weak_set(clock: Clock) -> None:
+    """An everyday way to keep track of them."""
+    this = Opened(clock)
+    assert this.connection in weakref.WeakSet([this.connection])
+
+
+def test_the_helpers_speak_to_a_server() -> None:
+    """A client's frame is masked."""
+    assert masked_frame(TEXT, b"x") != frame(TEXT, b"x")
