@@ -233,6 +233,23 @@ async def check_a_result_that_a_cancelled_task_never_saw_is_handed_back() -> Non
     assert given_back == ["precious"]
 
 
+async def check_a_result_that_itself_cancelled_the_task_is_handed_back() -> None:
+    given_back: list[Any] = []
+    waiting: Awaitable[str] = Awaitable()
+    waiting.untaken = given_back.append
+    waiting.addCallback(lambda result: (task.cancel(), result)[1])
+
+    async def wait() -> None:
+        await waiting
+
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    waiting.callback("precious")
+    with raises(asyncio.CancelledError):
+        await task
+    assert given_back == ["precious"]
+
+
 async def check_a_result_that_was_seen_is_not_handed_back() -> None:
     given_back: list[Any] = []
     waiting = soon()

@@ -94,7 +94,7 @@ class _Future(asyncio.Future[T]):
 
     succeeded = False
 
-    def __init__(self, deferred: defer.Deferred[T]) -> None:
+    def __init__(self, deferred: Awaitable[T]) -> None:
         super().__init__(loop=asyncio.get_running_loop())
         self._deferred = deferred
 
@@ -108,6 +108,8 @@ class _Future(asyncio.Future[T]):
         if not self.done():
             self.succeeded = True
             self.set_result(result)
+        elif self._deferred.untaken is not None:
+            self._deferred.untaken(result)  # the task was cancelled by what came before us
 
     def fail(self, failure: Failure) -> None:
         if not self.done():
