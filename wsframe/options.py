@@ -184,8 +184,9 @@ class ServerOptions(ConnectionOptions):
     """Whether a client without an Origin header (which no browser is) is refused."""
 
     max_connections: int = 10_000
-    """Connections at a time; further ones are answered 503. Half of the 20,000 files that a
-    process may usually open, which leaves room to say no and for everything else."""
+    """Connections at a time; further ones are answered 503. Half of 20,000 open files, which leaves
+    room to say no and for everything else; where a process may open fewer (`ulimit -n` is often
+    1024), set it below that."""
 
     open_timeout: float = 10.0
     """Seconds from accepting TCP to the end of the opening handshake, `process_request` included.
