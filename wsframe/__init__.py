@@ -9,6 +9,7 @@ from wsframe.core.http import Headers, Request, Response
 from wsframe.core.proxy import FROM_ENVIRONMENT, Proxy, ProxySettings
 from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
 from wsframe.errors import (
+    AddressFailure,
     BadHandshake,
     BadProxyAnswer,
     ConcurrencyError,
@@ -28,6 +29,9 @@ from wsframe.errors import (
     ProxyAuthRequired,
     ProxyError,
     ProxyRefused,
+    ProxyTimeout,
+    ProxyTLSFailed,
+    ProxyUnreachable,
     ReceiveTimeout,
     Reject,
     SendBufferFull,
@@ -53,6 +57,7 @@ def __getattr__(name: str) -> str:
 __all__ = [
     "FROM_ENVIRONMENT",
     "Accept",
+    "AddressFailure",
     "BadHandshake",
     "BadProxyAnswer",
     "ClientOptions",
@@ -80,6 +85,9 @@ __all__ = [
     "ProxyError",
     "ProxyRefused",
     "ProxySettings",
+    "ProxyTLSFailed",
+    "ProxyTimeout",
+    "ProxyUnreachable",
     "ReceiveTimeout",
     "ReconnectOptions",
     "Reject",

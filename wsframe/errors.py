@@ -10,8 +10,11 @@ The tree, with the side that is to blame in the type rather than in the text::
     ├── OpenError                           no connection came about; `phase` says where it ended
     │   ├── NameLookupFailed                phase dns
     │   ├── TCPConnectFailed                phase tcp
-    │   ├── TLSFailed                       phase tls or proxy-tls
+    │   ├── TLSFailed                       phase tls; with a proxy: ProxyTLSFailed
     │   ├── ProxyError                      phase proxy; carries the proxy and what it answered
+    │   │   ├── ProxyUnreachable            the proxy itself is not connected to; phase dns, tcp
+    │   │   ├── ProxyTLSFailed (TLSFailed)  phase proxy-tls
+    │   │   ├── ProxyTimeout (OpenTimeout)  the deadline passed on the way to it, or with it
     │   │   ├── ProxyAuthRequired           it asks for credentials, and there were none that fit
     │   │   ├── ProxyAuthRefused            it did not take the credentials
     │   │   ├── ProxyRefused                any other refusal
@@ -33,9 +36,10 @@ The tree, with the side that is to blame in the type rather than in the text::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = [
+    "AddressFailure",
     "BadHandshake",
     "BadProxyAnswer",
     "ConcurrencyError",
@@ -56,6 +60,9 @@ __all__ = [
     "ProxyAuthRequired",
     "ProxyError",
     "ProxyRefused",
+    "ProxyTLSFailed",
+    "ProxyTimeout",
+    "ProxyUnreachable",
     "ReceiveTimeout",
     "Reject",
     "SendBufferFull",
@@ -121,16 +128,33 @@ class NameLookupFailed(OpenError):
     phase = "dns"
 
 
+class AddressFailure(NamedTuple):
+    """One address that was tried, as host:port or a Unix socket's path, and what came of it."""
+
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.reason}"
+
+
 class TCPConnectFailed(OpenError):
-    """No address of the host accepted a TCP (or UNIX socket) connection."""
+    """No address of the host accepted a TCP (or UNIX socket) connection.
+
+    `attempts` has an `AddressFailure` for each address tried, in the order of their ends.
+    """
 
     phase = "tcp"
+
+    def __init__(self, message: str, *, attempts: tuple[AddressFailure, ...] = ()) -> None:
+        super().__init__(message)
+        self.attempts = attempts
 
 
 class TLSFailed(OpenError):
     """The TLS handshake failed: certificate, host name, or protocol."""
 
-    phase = "tls"
+    phase: Phase | None = "tls"
 
 
 class ProxyError(OpenError):
@@ -141,7 +165,7 @@ class ProxyError(OpenError):
     the reply code of a SOCKS proxy (RFC 1928 §6; 91 to 93 with SOCKS4), None when there was none.
     """
 
-    phase = "proxy"
+    phase: Phase | None = "proxy"
 
     def __init__(
         self,
@@ -152,13 +176,38 @@ class ProxyError(OpenError):
         headers: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
         code: int | None = None,
+        phase: Phase | None = None,
     ) -> None:
-        super().__init__(message)
+        OpenError.__init__(self, message, phase=phase)
         self.proxy = proxy
         self.status = status
         self.headers = headers
         self.body = body
         self.code = code
+
+
+class ProxyUnreachable(ProxyError):
+    """The proxy itself has no address, or no address of it accepted a connection.
+
+    `phase` is "dns" or "tcp"; `attempts` are as in `TCPConnectFailed`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        proxy: str,
+        phase: Phase,
+        attempts: tuple[AddressFailure, ...] = (),
+    ) -> None:
+        super().__init__(message, proxy=proxy, phase=phase)
+        self.attempts = attempts
+
+
+class ProxyTLSFailed(ProxyError, TLSFailed):
+    """The TLS handshake with an https proxy failed: certificate, host name, or protocol."""
+
+    phase = "proxy-tls"
 
 
 class ProxyAuthRequired(ProxyError):
@@ -211,8 +260,24 @@ class OpenTimeout(OpenError, TimeoutError):
     """The connection was not open at the deadline; `phase` says what it was waiting for."""
 
 
+class ProxyTimeout(ProxyError, OpenTimeout):
+    """The deadline passed while the proxy was connected to, or was to answer; `phase` says which.
+
+    An OpenTimeout without this kind passed when the tunnel was open already, or without a proxy.
+    """
+
+
 class OpenCancelled(OpenError):
-    """The attempt to open was cancelled; `phase` says what it was waiting for."""
+    """The attempt to open was cancelled; `phase` says what it was waiting for.
+
+    `proxy` is the proxy that it was waiting for, without its password, None for none.
+    """
+
+    def __init__(
+        self, message: str, *, phase: Phase | None = None, proxy: str | None = None
+    ) -> None:
+        super().__init__(message, phase=phase)
+        self.proxy = proxy
 
 
 class ConnectionClosed(WSFrameError):

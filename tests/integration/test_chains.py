@@ -23,8 +23,8 @@ from wsframe.errors import (
     OpenTimeout,
     ProxyAuthRefused,
     ProxyRefused,
-    TCPConnectFailed,
-    TLSFailed,
+    ProxyTLSFailed,
+    ProxyUnreachable,
 )
 from wsframe.options import ClientOptions
 
@@ -186,7 +186,7 @@ async def test_failure_names_the_hop_that_it_happened_at(
     down = Proxy("localhost", free_port())
     wrong = Proxy("localhost", hops["socks5"].port, USER, "wr0ng", "socks5h")
     for way, expected, named in [
-        ((down, hops["http"]), TCPConnectFailed, down),
+        ((down, hops["http"]), ProxyUnreachable, down),
         ((hops["http"], down), ProxyRefused, hops["http"]),
         ((hops["http"], wrong), ProxyAuthRefused, wrong),
         ((wrong, hops["http"]), ProxyAuthRefused, wrong),
@@ -194,9 +194,10 @@ async def test_failure_names_the_hop_that_it_happened_at(
         with pytest.raises(expected) as caught:
             await connect("ws://localhost:9/", proxies=chain(*way))
         assert f"localhost:{named.port}" in str(caught.value)
-    with pytest.raises(TLSFailed) as tls_failed:
+    with pytest.raises(ProxyTLSFailed) as tls_failed:
         await connect("ws://localhost:9/", proxies=chain(hops["http"], hops["https"]))
     assert tls_failed.value.phase == "proxy-tls"
+    assert tls_failed.value.proxy == str(hops["https"])
 
 
 @pytest.mark.parametrize("expected", [OpenTimeout, OpenCancelled])
@@ -274,9 +275,9 @@ async def test_chain_may_begin_at_a_unix_socket(hops: dict[str, Proxy], socket_p
 
 
 @pytest_twisted.ensureDeferred
-async def test_unix_socket_that_is_not_there_is_tcp_connect_failed(socket_path: str) -> None:
+async def test_unix_socket_that_is_not_there_is_proxy_unreachable(socket_path: str) -> None:
     proxy = Proxy("localhost", 1080, scheme="socks5h", path=socket_path)
-    with pytest.raises(TCPConnectFailed) as caught:
+    with pytest.raises(ProxyUnreachable) as caught:
         await connect("ws://localhost:9/", proxies=proxy)
     assert caught.value.phase == "tcp"
     assert socket_path in str(caught.value)

@@ -17,7 +17,7 @@ from wsframe.errors import (
     OpenTimeout,
     ProxyAuthRequired,
     ProxyError,
-    TCPConnectFailed,
+    ProxyUnreachable,
 )
 from wsframe.options import ClientOptions, ReconnectOptions
 
@@ -145,7 +145,7 @@ async def test_when_all_fail_the_error_is_the_last_and_lists_each() -> None:
         for url in urls:
             assert url.removeprefix("http://") in str(caught.value)
         assert origin.connections == []
-    with pytest.raises(TCPConnectFailed):
+    with pytest.raises(ProxyUnreachable):
         await connect("ws://127.0.0.1:9/", proxies=[down(), down()])
 
 

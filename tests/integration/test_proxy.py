@@ -22,7 +22,7 @@ from wsframe.errors import (
     ProxyAuthRefused,
     ProxyAuthRequired,
     ProxyRefused,
-    TCPConnectFailed,
+    ProxyUnreachable,
 )
 from wsframe.server import serve
 
@@ -141,13 +141,14 @@ async def test_target_that_refuses_is_proxy_refused(proxies: Proxies, kind: str)
 
 
 @pytest_twisted.ensureDeferred
-async def test_proxy_that_is_down_is_tcp_connect_failed_and_not_a_direct_connection() -> None:
+async def test_proxy_that_is_down_is_proxy_unreachable_and_not_a_direct_connection() -> None:
     down = f"http://127.0.0.1:{free_port()}"
     async with RawServer() as origin:
         url = f"ws://127.0.0.1:{origin.port}/"
         for proxies in (down, {"ws": down}, {"all": down}, {"all": None, "ws": down}):
-            with pytest.raises(TCPConnectFailed) as caught:
+            with pytest.raises(ProxyUnreachable) as caught:
                 await connect(url, proxies=proxies)
+            assert caught.value.proxy == down
             assert caught.value.phase == "tcp"
             assert down.removeprefix("http://") in str(caught.value)
         assert origin.connections == []

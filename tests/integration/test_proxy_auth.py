@@ -19,6 +19,7 @@ from wsframe.errors import (
     OpenTimeout,
     ProxyAuthRefused,
     ProxyAuthRequired,
+    ProxyTimeout,
 )
 from wsframe.options import ClientOptions
 
@@ -267,7 +268,7 @@ async def test_every_offset_of_the_second_answer_gives_one_typed_error(
     for end, outcome in enumerate(await defer.gatherResults(waiting)):
         complete = end == len(GRANTED)
         if ending == "hang":
-            expected: type[OpenError] = OpenTimeout
+            expected: type[OpenError] = OpenTimeout if complete else ProxyTimeout
         else:
             expected = OpenError if complete else BadProxyAnswer
         phase = "handshake" if complete else "proxy"

@@ -28,6 +28,7 @@ from wsframe.errors import (
     OpenTimeout,
     ProxyAuthRequired,
     ProxyRefused,
+    ProxyTimeout,
 )
 from wsframe.protocol import WebSocketClientFactory, WebSocketClientProtocol
 
@@ -109,7 +110,7 @@ async def test_every_offset_of_the_answer_gives_one_typed_error(answer: bytes, e
     for end, outcome in zip(offsets, await defer.gatherResults(waiting), strict=True):
         cut = answer[:end]
         if end < head and ending == "hang":
-            assert (type(outcome), outcome.phase) == (OpenTimeout, "proxy"), cut
+            assert (type(outcome), outcome.phase) == (ProxyTimeout, "proxy"), cut
         elif end < head:
             assert (type(outcome), outcome.phase) == (BadProxyAnswer, "proxy"), cut
             assert outcome.status is None
@@ -117,7 +118,7 @@ async def test_every_offset_of_the_answer_gives_one_typed_error(answer: bytes, e
             expected = OpenTimeout if ending == "hang" else OpenError
             assert (type(outcome), outcome.phase) == (expected, "handshake"), cut
         elif end < len(answer) and ending == "hang":
-            assert (type(outcome), outcome.phase) == (OpenTimeout, "proxy"), cut
+            assert (type(outcome), outcome.phase) == (ProxyTimeout, "proxy"), cut
         else:
             # The status is known: that its body breaks off takes nothing from it.
             expected = ProxyAuthRequired if answer is ASKS else ProxyRefused

@@ -27,8 +27,9 @@ from wsframe.errors import (
     ProxyAuthRefused,
     ProxyAuthRequired,
     ProxyRefused,
+    ProxyTimeout,
+    ProxyUnreachable,
     TargetUnreachable,
-    TCPConnectFailed,
 )
 
 from .certificates import Authority
@@ -296,10 +297,10 @@ async def test_look_up_that_does_not_end_is_given_up(
 
 
 @pytest_twisted.ensureDeferred
-async def test_proxy_that_is_down_is_tcp_connect_failed_and_not_a_direct_connection() -> None:
+async def test_proxy_that_is_down_is_proxy_unreachable_and_not_a_direct_connection() -> None:
     down = f"socks5h://127.0.0.1:{free_port()}"
     async with RawServer() as origin:
-        with pytest.raises(TCPConnectFailed) as caught:
+        with pytest.raises(ProxyUnreachable) as caught:
             await connect(f"ws://127.0.0.1:{origin.port}/", proxies=down)
         assert caught.value.phase == "tcp"
         assert origin.connections == []
@@ -412,7 +413,7 @@ async def test_every_offset_of_the_answer_gives_one_typed_error(name: str, endin
     for end, outcome in enumerate(await defer.gatherResults(waiting)):
         open_ = end == total
         if ending == "hang":
-            expected: type[OpenError] = OpenTimeout
+            expected: type[OpenError] = OpenTimeout if open_ else ProxyTimeout
         else:
             expected = OpenError if open_ else BadProxyAnswer
         phase = "handshake" if open_ else "proxy"

@@ -1,0 +1,167 @@
+"""What all links of the chain have in common: one handshake, one result, one deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from wsframe.errors import (
+    OpenCancelled,
+    OpenError,
+    OpenTimeout,
+    Phase,
+    ProxyTimeout,
+)
+
+__all__ = ["Link", "all_of", "connect_link", "with_deadline"]
+
+
+def with_deadline(
+    reactor: IReactorTime, attempt: Deferred[Any], seconds: float | None, what: str
+) -> Deferred[Any]:
+    """Cancel the attempt after so many seconds (None: never); then it fails with `OpenTimeout`.
+
+    `what` is to be opened, as the error names it: host:port or a URI.
+    """
+    if seconds is None:
+        return attempt
+    timed_out = False
+
+    def give_up() -> None:
+        nonlocal timed_out
+        timed_out = True
+        attempt.cancel()
+
+    call: IDelayedCall = reactor.callLater(seconds, give_up)
+
+    def done(result: object) -> object:
+        if call.active():
+            call.cancel()
+        error = result.value if isinstance(result, Failure) else None
+        if not (timed_out and isinstance(error, OpenCancelled)):
+            return result
+        text = f"{what}: not open after {seconds:g} s"
+        if error.phase is not None:
+            text += f", in phase {error.phase}"
+        if error.proxy is None:
+            return Failure(OpenTimeout(text, phase=error.phase))
+        return Failure(
+            ProxyTimeout(f"{text} with {error.proxy}", proxy=error.proxy, phase=error.phase)
+        )
+
+    return attempt.addBoth(done)
+
+
+class Link(Protocol):
+    """A protocol that shakes hands, and then hands its transport to the protocol inside.
+
+    A subclass gives `begin`, `advance` (bytes in; the leftover bytes out once done, None before)
+    and `ended` (the error for a transport that is lost too early). `proxy` is the proxy that it
+    shakes hands with, without its password, None where that is not a proxy.
+    """
+
+    phase: Phase
+    proxy: str | None = None
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+        self._inner: IProtocol | None = None
+        self._finished = False
+        self.result: Deferred[IProtocol] = Deferred(self._cancel)
+
+    def begin(self) -> None:
+        """Send what begins the handshake."""
+
+    def advance(self, data: bytes) -> bytes | None:
+        """Take bytes in."""
+        raise NotImplementedError
+
+    def ended(self, reason: Failure) -> Exception:
+        """Return the error for a loss during the handshake."""
+        raise NotImplementedError
+
+    def connectionMade(self) -> None:
+        """Twisted: the transport below is connected; begin."""
+        self.begin()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: bytes for the handshake, and then for the protocol inside."""
+        if self._inner is not None:
+            self._inner.dataReceived(data)
+        elif not self._finished:
+            try:
+                leftover = self.advance(data)
+            except OpenError as error:
+                self.fail(error)
+                return
+            if leftover is not None:
+                self.succeed(leftover)
+
+    def succeed(self, leftover: bytes) -> None:
+        """Build the protocol inside; the bytes that came already are its first."""
+        transport = cast(ITransport, self.transport)
+        try:
+            inner = self._factory.buildProtocol(transport.getPeer())
+            if inner is None:
+                raise OpenError("the factory built no protocol", phase=self.phase)
+            self._inner = inner
+            inner.makeConnection(transport)
+        except Exception as error:  # noqa: BLE001 - the application's factory and protocol
+            self._inner = None
+            self.fail(error)
+            return
+        self._finished = True
+        self.result.callback(inner)
+        if leftover:
+            inner.dataReceived(leftover)
+
+    def fail(self, error: Exception) -> None:
+        """Fail once, and abort."""
+        if self._finished:
+            return
+        self._finished = True
+        if self.transport is not None:
+            cast(Any, self.transport).abortConnection()
+        self.result.errback(Failure(error))
+
+    def _cancel(self, _: Deferred[IProtocol]) -> None:
+        text = f"cancelled in phase {self.phase}"
+        self.fail(OpenCancelled(text, phase=self.phase, proxy=self.proxy))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted: the transport is gone; before the end of the handshake that is a failure."""
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        elif not self._finished:
+            self.fail(self.ended(reason))
+
+
+def connect_link(
+    endpoint: IStreamClientEndpoint,
+    link: Link,
+    wrap: Callable[[IProtocolFactory], IProtocolFactory] = lambda factory: factory,
+) -> Deferred[IProtocol]:
+    """Connect the link over the endpoint; fires when the link's handshake is complete."""
+    factory: Any = Factory.forProtocol(cast(Any, lambda: link))
+    factory.noisy = False
+    below: Deferred[Any] = endpoint.connect(wrap(factory))
+    # Cancelled, it cancels whichever of the two it is waiting for.
+    return cast("Deferred[IProtocol]", below.addCallback(lambda _: link.result))
+
+
+def all_of(errors: list[OpenError]) -> OpenError:
+    """Return the last error, with the text of them all."""
+    errors[-1].args = ("; ".join(dict.fromkeys(map(str, errors))),)
+    return errors[-1]

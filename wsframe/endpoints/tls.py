@@ -1,0 +1,117 @@
+"""The TLS link: done when its handshake is, with the reason when it is not."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from wsframe.endpoints.link import Link, connect_link
+from wsframe.errors import (
+    Phase,
+    TLSFailed,
+)
+
+__all__ = ["TLSEndpoint"]
+
+
+@implementer(IHandshakeListener)
+class _TLSLink(Link):
+    def __init__(self, factory: IProtocolFactory, phase: Phase) -> None:
+        super().__init__(factory)
+        self.phase = phase
+
+    def handshakeCompleted(self) -> None:
+        if not self._finished:
+            self.succeed(b"")
+
+    def advance(self, data: bytes) -> bytes | None:
+        raise TLSFailed("data before the end of the TLS handshake", phase=self.phase)
+
+    def ended(self, reason: Failure) -> Exception:
+        text = _tls_text(reason)
+        verified = _verification_text(cast(Any, self.transport).getHandle())
+        if verified and isinstance(reason.value, SSL.Error):
+            text = f"the certificate is not accepted: {verified}"
+        return TLSFailed(f"TLS handshake failed: {text}", phase=self.phase)
+
+
+def _tls_text(reason: Failure) -> str:
+    error = reason.value
+    if isinstance(error, VerificationError):
+        return "the certificate is not for this host name"
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return "; ".join(entry[-1] for entry in error.args[0])
+    return str(reason.getErrorMessage())
+
+
+def _verification_text(connection: Any) -> str:
+    """Return what OpenSSL found wrong with the certificate ("certificate has expired"), or "".
+
+    pyOpenSSL says "certificate verify failed" for everything. It has no public name for the
+    reason, and a verification callback would take the place of the user's own: hence its private
+    ones, without which the text is just poorer.
+    """
+    try:
+        library, ffi = cast(Any, SSL)._lib, cast(Any, SSL)._ffi
+        code = library.SSL_get_verify_result(connection._ssl)
+        if code == 0:
+            return ""
+        return str(ffi.string(library.X509_verify_cert_error_string(code)).decode())
+    except AttributeError:
+        return ""
+
+
+@implementer(IStreamClientEndpoint)
+class TLSEndpoint:
+    """Speaks TLS over what another endpoint connects; fires when the handshake is complete.
+
+    Twisted's `wrapClientTLS` fires before it, and a wrong certificate comes as a lost connection.
+    `creator` says what is verified; see `twisted.internet.ssl.optionsForClientTLS`. `phase` is what
+    its errors say: "tls", or "proxy-tls" where a proxy is spoken to.
+
+    Raises TypeError for a creator that does not verify the host name. `connect` fails with
+    `TLSFailed`, or as the endpoint below does.
+    """
+
+    def __init__(
+        self,
+        creator: IOpenSSLClientConnectionCreator,
+        endpoint: IStreamClientEndpoint,
+        *,
+        clock: IReactorTime | None = None,
+        phase: Phase = "tls",
+    ) -> None:
+        creates = IOpenSSLClientConnectionCreator.providedBy(creator)
+        if not creates or isinstance(creator, CertificateOptions):
+            # CertificateOptions would connect, and compare no host name.
+            raise TypeError(
+                "TLS is given by twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...), "
+                f"not by {type(creator).__name__}"
+            )
+        self._creator = creator
+        self._endpoint = endpoint
+        self._clock = clock
+        self._phase = phase
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fires with the protocol that the factory built."""
+        return connect_link(
+            self._endpoint,
+            _TLSLink(factory, self._phase),
+            lambda inner: TLSMemoryBIOFactory(self._creator, True, inner, clock=self._clock),
+        )
