@@ -3,6 +3,7 @@
 import asyncio
 import re
 import string
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
 from pathlib import Path
@@ -268,6 +269,10 @@ def test_target_that_a_proxy_does_not_reach_is_retried(code):
         KeyError("token"),
         AttributeError(),
         ZeroDivisionError(),
+        ModuleNotFoundError(),
+        SyntaxError(),
+        AssertionError(),
+        NameError(),
         UnicodeDecodeError("utf-8", b"", 0, 1, ""),
         ConcurrencyError("x"),
         NotImplementedError(),
@@ -507,6 +512,18 @@ def test_retry_after_that_is_malformed_is_ignored(value):
 def test_longest_of_several_retry_after_holds():
     """A server and a proxy before it may both have said something."""
     assert asked(("Retry-After", "3"), ("Retry-After", "9"), ("Retry-After", "5")) == 9
+    both = [("Retry-After", "900"), ("Retry-After", IN_100_SECONDS[0])]
+    assert asked(*both) == asked(*reversed(both)) == 900
+
+
+def test_date_means_utc_wherever_this_machine_is(monkeypatch):
+    """That of asctime() names no zone."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "XXX-09")
+        time.tzset()
+        found = [asked(("Retry-After", value)) for value in IN_100_SECONDS]
+    time.tzset()
+    assert set(found) == {100}
 
 
 DATE_LIKE = st.builds(
