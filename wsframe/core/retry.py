@@ -121,7 +121,7 @@ class RetryPolicy:
 
     later: float = 30.0
     """Seconds to wait at the least after close code 1013 (try again later), which has no field to
-    say how long. The largest of the waits for everything else: the server is there, and full."""
+    say how long. As much as the longest of the other waits: the server is there, and full."""
 
     max_retry_after: float = 3600.0
     """Seconds that a Retry-After header can make the client wait; more counts as this much. Honest
