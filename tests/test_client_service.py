@@ -44,10 +44,10 @@ from wsframe.errors import (
     OpenTimeout,
     TCPConnectFailed,
 )
-from wsframe.options import ClientOptions, ReconnectOptions
+from wsframe.options import ClientOptions, RetryPolicy
 
 QUIET = ClientOptions(ping_interval=None)
-RECONNECT = ReconnectOptions(first_delay=1.0, factor=2.0, max_delay=8.0, stable_after=10.0)
+RECONNECT = RetryPolicy(first_delay=1.0, factor=2.0, max_delay=8.0, stable_after=10.0)
 Logged = Callable[[], str]
 
 HAPPY_EYEBALLS = 0.3

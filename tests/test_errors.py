@@ -25,6 +25,7 @@ from wsframe.errors import (
     ProxyAuthRequired,
     ProxyError,
     ProxyRefused,
+    ProxyTLSFailed,
     ReceiveTimeout,
     Reject,
     SendBufferFull,
@@ -97,6 +98,19 @@ def test_error_is_caught_as_the_builtin_it_is(kind, builtin):
 def test_phase_says_where_opening_ended(error, phase):
     """Each kind has its own; where there are several, it is given."""
     assert error.phase == phase
+
+
+@pytest.mark.parametrize("certificate", [False, True])
+def test_tls_failure_says_whether_it_was_the_certificate(certificate):
+    """The proxy's or the target's; a handshake that was cut off is another matter."""
+    for error in (
+        TLSFailed("x", certificate=certificate),
+        ProxyTLSFailed("x", proxy="p", certificate=certificate),
+    ):
+        assert error.certificate is certificate
+    assert not TLSFailed("x").certificate
+    assert not ProxyTLSFailed("x", proxy="p").certificate
+    assert ProxyTLSFailed("x", proxy="p").phase == "proxy-tls"
 
 
 def test_phase_of_one_error_is_not_that_of_its_kind():

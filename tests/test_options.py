@@ -5,17 +5,18 @@ import math
 
 import pytest
 
+from wsframe.core.retry import RETRY
 from wsframe.options import (
     DEFAULT_CLIENT_OPTIONS,
-    DEFAULT_RECONNECT_OPTIONS,
+    DEFAULT_RETRY_POLICY,
     DEFAULT_SERVER_OPTIONS,
     ClientOptions,
     ConnectionOptions,
-    ReconnectOptions,
+    RetryPolicy,
     ServerOptions,
 )
 
-KINDS = (ConnectionOptions, ClientOptions, ServerOptions, ReconnectOptions)
+KINDS = (ConnectionOptions, ClientOptions, ServerOptions, RetryPolicy)
 FIELDS = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
 
 NO_NUMBERS = [True, False, "1", b"1", [1], 1j, object()]
@@ -29,6 +30,12 @@ NONSENSE = {
 NONSENSE["float | None"] = [value for value in NONSENSE["float"] if value is not None]
 NONSENSE["tuple[str, ...] | None"] = [v for v in NONSENSE["tuple[str, ...]"] if v is not None]
 NONSENSE["str | None"] = NONSENSE["str"]
+NONSENSE["int | None"] = [value for value in NONSENSE["int"] if value is not None]
+NONSENSE["Mapping[int, Verdict]"] = [
+    *(None, "abc", [], [4000], {"4000": RETRY}, {True: RETRY}, {4000: True}, {4000: None}),
+    *({0: RETRY}, {101: RETRY}, {5000: RETRY}, {4000.0: RETRY}),
+]
+NONSENSE["Callable[[Exception], Verdict | None] | None"] = [True, "abc", RETRY, [print]]
 SENSE = {
     "int": [1, 10**6],
     "float": [1, 0.001, 366 * 24 * 3600],
@@ -37,6 +44,9 @@ SENSE = {
     "str | None": [None, "", "wsframe/1 (é)"],
     "tuple[str, ...]": [()],
     "tuple[str, ...] | None": [None],
+    "int | None": [1, 10**6, None],
+    "Mapping[int, Verdict]": [{}],
+    "Callable[[Exception], Verdict | None] | None": [None, print],
 }
 
 
@@ -120,17 +130,22 @@ def test_server_option_is_kept(name, value):
 def test_factor_outside_its_bounds_is_refused(factor):
     """Below 1 the waits would shrink; above 10 the second one is the cap."""
     with pytest.raises(ValueError, match=r"^factor must be from 1 to 10"):
-        ReconnectOptions(factor=factor)
+        RetryPolicy(factor=factor)
 
 
 def test_defaults_are_the_classes_own():
     """What is used where nothing is given."""
     assert ClientOptions() == DEFAULT_CLIENT_OPTIONS
     assert ServerOptions() == DEFAULT_SERVER_OPTIONS
-    assert ReconnectOptions() == DEFAULT_RECONNECT_OPTIONS
+    assert RetryPolicy() == DEFAULT_RETRY_POLICY
 
 
 def test_defaults_bound_everything():
     """Nothing that a peer can make grow is without a limit, and every wait ends."""
+    # A client that stays connected tries for ever unless told otherwise: one wait after another.
+    for_ever = {"max_attempts", "max_elapsed"}
     for kind, field in FIELDS:
+        if field.name in for_ever:
+            assert field.default is None
+            continue
         assert field.type not in {"int", "float", "float | None"} or field.default is not None, kind

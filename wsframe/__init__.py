@@ -7,6 +7,7 @@ from wsframe.client import WebSocketClientService, connect
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core.http import Headers, Request, Response
 from wsframe.core.proxy import FROM_ENVIRONMENT, Proxy, ProxySettings
+from wsframe.core.retry import GIVE_UP, RETRY, RetryPolicy, Verdict, retry_after
 from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
 from wsframe.errors import (
     AddressFailure,
@@ -40,7 +41,7 @@ from wsframe.errors import (
     TLSFailed,
     WSFrameError,
 )
-from wsframe.options import ClientOptions, ConnectionOptions, ReconnectOptions, ServerOptions
+from wsframe.options import ClientOptions, ConnectionOptions, ServerOptions
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
 
@@ -56,6 +57,8 @@ def __getattr__(name: str) -> str:
 
 __all__ = [
     "FROM_ENVIRONMENT",
+    "GIVE_UP",
+    "RETRY",
     "Accept",
     "AddressFailure",
     "BadHandshake",
@@ -89,10 +92,10 @@ __all__ = [
     "ProxyTimeout",
     "ProxyUnreachable",
     "ReceiveTimeout",
-    "ReconnectOptions",
     "Reject",
     "Request",
     "Response",
+    "RetryPolicy",
     "SOCKSEndpoint",
     "SendBufferFull",
     "Server",
@@ -102,6 +105,7 @@ __all__ = [
     "TLSEndpoint",
     "TLSFailed",
     "TargetUnreachable",
+    "Verdict",
     "WSFrameError",
     "WebSocketClientService",
     "WebSocketEndpoint",
@@ -112,5 +116,6 @@ __all__ = [
     "broadcast",
     "connect",
     "load_tokens",
+    "retry_after",
     "serve",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, cast
 
@@ -25,16 +26,11 @@ from wsframe.connection import Connection, State
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.opening import check_subprotocols
 from wsframe.core.proxy import FromEnvironment, Proxies, ProxySettings, from_environment
-from wsframe.core.retry import Backoff
+from wsframe.core.retry import RETRY, Retry, RetryPolicy
 from wsframe.core.uri import WebSocketURI, basic_credentials, parse_uri
 from wsframe.endpoints import ConnectionProtocol, ProxyTLS, WebSocketEndpoint
 from wsframe.handling import Handler, handle, safe_text
-from wsframe.options import (
-    DEFAULT_CLIENT_OPTIONS,
-    DEFAULT_RECONNECT_OPTIONS,
-    ClientOptions,
-    ReconnectOptions,
-)
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, DEFAULT_RETRY_POLICY, ClientOptions
 
 __all__ = ["Opening", "WebSocketClientService", "connect"]
 
@@ -172,7 +168,7 @@ class WebSocketClientService(Service):
         tls: IOpenSSLClientConnectionCreator | None = None,
         proxy_tls: ProxyTLS | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
-        reconnect: ReconnectOptions = DEFAULT_RECONNECT_OPTIONS,
+        reconnect: RetryPolicy = DEFAULT_RETRY_POLICY,
         reactor: IReactorTime | None = None,
     ) -> None:
         self._reactor = reactor or global_reactor()
@@ -183,12 +179,9 @@ class WebSocketClientService(Service):
         self._handling: Awaitable[None] = fired(None)
         self._waiting: list[Awaitable[Connection]] = []
         self._stopped = False
-        self._backoff = Backoff(
-            first=reconnect.first_delay,
-            factor=reconnect.factor,
-            cap=reconnect.max_delay,
-            stable_after=reconnect.stable_after,
-        )
+        # This service never gives up: what is final is tried again, as everything else is.
+        endless = replace(reconnect, judge=lambda _: RETRY, max_attempts=None, max_elapsed=None)
+        self._backoff = Retry(endless, self._now())
         self._last_failure: Exception | None = None
         endpoint = _endpoint(
             self._uri,
@@ -268,7 +261,9 @@ class WebSocketClientService(Service):
 
     def _delay(self, _: int) -> float:
         """ClientService: how long to wait. Its own count forgets a server that flaps."""
-        delay = self._backoff.next_delay(self._now())
+        failure = cast(Exception, self._last_failure)
+        decision = self._backoff.failed(failure, self._now(), self._reactor.seconds())
+        delay = cast(float, decision.delay)
         if self.running:
             _log.warn(
                 "Not connected to {uri}: {error}. Next attempt in {delay:.1f} s",

@@ -152,9 +152,19 @@ class TCPConnectFailed(OpenError):
 
 
 class TLSFailed(OpenError):
-    """The TLS handshake failed: certificate, host name, or protocol."""
+    """The TLS handshake failed: certificate, host name, or protocol.
+
+    `certificate` says whether the peer's certificate was not accepted here, its host name
+    included; otherwise the handshake was cut off, or ended in an error of the protocol.
+    """
 
     phase: Phase | None = "tls"
+
+    def __init__(
+        self, message: str, *, phase: Phase | None = None, certificate: bool = False
+    ) -> None:
+        super().__init__(message, phase=phase)
+        self.certificate = certificate
 
 
 class ProxyError(OpenError):
@@ -205,9 +215,13 @@ class ProxyUnreachable(ProxyError):
 
 
 class ProxyTLSFailed(ProxyError, TLSFailed):
-    """The TLS handshake with an https proxy failed: certificate, host name, or protocol."""
+    """The TLS handshake with an https proxy failed; `certificate` is as in `TLSFailed`."""
 
     phase = "proxy-tls"
+
+    def __init__(self, message: str, *, proxy: str, certificate: bool = False) -> None:
+        super().__init__(message, proxy=proxy)
+        self.certificate = certificate
 
 
 class ProxyAuthRequired(ProxyError):

@@ -2,7 +2,7 @@
 
 All options are frozen dataclasses. Times are in seconds, sizes in bytes. Where None is allowed
 its meaning is said. Values are checked when the object is made, so that a wrong one is an error
-where it was written and not hours later.
+where it was written and not hours later. `RetryPolicy` is at home in `wsframe.core.retry`.
 """
 
 from __future__ import annotations
@@ -11,39 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from wsframe.core.checks import check_counts, check_seconds
 from wsframe.core.http import check_header, check_token
 from wsframe.core.opening import parse_host, parse_origin
+from wsframe.core.retry import RetryPolicy
 from wsframe.errors import InvalidHeader
 
-__all__ = ["ClientOptions", "ConnectionOptions", "ReconnectOptions", "ServerOptions"]
+__all__ = ["ClientOptions", "ConnectionOptions", "RetryPolicy", "ServerOptions"]
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
-
-_LONGEST: Final = 366 * 24 * 3600.0
-"""Seconds; a time beyond a year is a mistake in units, and select() loops overflow with it."""
-
-
-def _check_seconds(owner: object, *names: str, optional: tuple[str, ...] = ()) -> None:
-    for name in (*names, *optional):
-        value = getattr(owner, name)
-        if value is None and name in optional:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name} is a number of seconds, not {value!r}")
-        if not 0 < value <= _LONGEST:  # NaN is neither
-            raise ValueError(f"{name} must be above 0 and at most a year of seconds, not {value}")
-
-
-def _check_counts(owner: object, *names: str, most: int | None = None) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} is a whole number, not {value!r}")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-        if most is not None and value > most:
-            raise ValueError(f"{name} must be at most {most}, not {value}")
 
 
 def _check_flag(owner: object, name: str) -> None:
@@ -119,7 +96,7 @@ class ConnectionOptions:
     as the peer likes; nobody measures latency sixteen times over."""
 
     def __post_init__(self) -> None:
-        _check_counts(
+        check_counts(
             self,
             "max_message_size",
             "max_fragments",
@@ -128,7 +105,7 @@ class ConnectionOptions:
             "send_buffer",
             "pending_pings",
         )
-        _check_seconds(self, "close_timeout", optional=("ping_interval", "ping_timeout"))
+        check_seconds(self, "close_timeout", optional=("ping_interval", "ping_timeout"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +134,8 @@ class ClientOptions(ConnectionOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_flag(self, "proxy_auth_unasked")
-        _check_seconds(self, "open_timeout")
-        _check_counts(self, "max_head_size", "max_refusal_body")
+        check_seconds(self, "open_timeout")
+        check_counts(self, "max_head_size", "max_refusal_body")
         _check_header_value(self, "user_agent")
 
 
@@ -212,9 +189,9 @@ class ServerOptions(ConnectionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_seconds(self, "open_timeout", "drain_timeout")
-        _check_counts(self, "max_connections", "max_head_size", "max_head_count")
-        _check_counts(self, "backlog", most=0x7FFFFFFF)  # what listen() can be told
+        check_seconds(self, "open_timeout", "drain_timeout")
+        check_counts(self, "max_connections", "max_head_size", "max_head_count")
+        check_counts(self, "backlog", most=0x7FFFFFFF)  # what listen() can be told
         _check_flag(self, "require_origin")
         _check_header_value(self, "server_header")
         for name in _as_tuple(self, "subprotocols", str):
@@ -235,32 +212,6 @@ class ServerOptions(ConnectionOptions):
                 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReconnectOptions:
-    """How long a client that stays connected waits between attempts."""
-
-    first_delay: float = 0.5
-    """Seconds: the largest wait after the first failure. Each wait is drawn evenly from zero to
-    the largest ("full jitter"), so that thousands of clients do not come back as one."""
-
-    factor: float = 2.0
-    """What the largest wait is multiplied by after each further failure."""
-
-    max_delay: float = 30.0
-    """Seconds: the largest wait of all. A service that is back is found within half a minute."""
-
-    stable_after: float = 10.0
-    """Seconds that a connection must have been open for the failures to be forgotten. A server
-    that accepts and drops at once is a failing server."""
-
-    def __post_init__(self) -> None:
-        _check_seconds(self, "first_delay", "max_delay", "stable_after")
-        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float):
-            raise TypeError(f"factor is a number, not {self.factor!r}")
-        if not 1 <= self.factor <= 10:
-            raise ValueError(f"factor must be from 1 to 10, not {self.factor!r}")
-
-
 DEFAULT_SERVER_OPTIONS: Final = ServerOptions()
 DEFAULT_CLIENT_OPTIONS: Final = ClientOptions()
-DEFAULT_RECONNECT_OPTIONS: Final = ReconnectOptions()
+DEFAULT_RETRY_POLICY: Final = RetryPolicy()

@@ -19,7 +19,7 @@ from wsframe.errors import (
     ProxyError,
     ProxyUnreachable,
 )
-from wsframe.options import ClientOptions, ReconnectOptions
+from wsframe.options import ClientOptions, RetryPolicy
 
 from .certificates import self_signed
 from .peers import free_port
@@ -194,7 +194,7 @@ async def test_service_remembers_from_connection_to_connection() -> None:
             f"ws://127.0.0.1:{port}/",
             handler,
             proxies=[f"http://127.0.0.1:{bad.port}", good.url],
-            reconnect=ReconnectOptions(first_delay=0.01),
+            reconnect=RetryPolicy(first_delay=0.01),
         )
         service.startService()
         await within(done)

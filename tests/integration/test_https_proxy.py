@@ -138,6 +138,7 @@ async def test_bad_certificate_of_the_proxy_is_tls_failed_in_phase_proxy_tls(
                 proxy_tls=trusting(authority),
             )
         assert caught.value.phase == "proxy-tls"
+        assert caught.value.certificate
         assert "planted" not in str(caught.value)
         assert proxy.requests == []
         assert all(raw.total == 0 for raw in origin.connections)
@@ -237,6 +238,7 @@ async def test_proxy_that_speaks_no_tls_is_tls_failed(authority: Authority, answ
                 proxy_tls=trusting(authority),
             )
         assert caught.value.phase == "proxy-tls"
+        assert not caught.value.certificate
         await within(proxy.connections[0].ended())
 
 

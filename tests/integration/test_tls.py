@@ -82,6 +82,7 @@ async def test_bad_certificate_is_tls_failed_and_says_why(
                 proxies=proxy.url if proxied else None,
             )
         assert caught.value.phase == "tls"
+        assert caught.value.certificate
         assert "Error" not in str(caught.value)
         assert "planted" not in str(caught.value)
         assert handled == []
@@ -138,6 +139,7 @@ async def test_server_that_speaks_no_tls_is_tls_failed(authority: Authority, ans
         with pytest.raises(TLSFailed) as caught:
             await connect(f"wss://localhost:{server.port}/", tls=authority.client("localhost"))
         assert caught.value.phase == "tls"
+        assert not caught.value.certificate
         assert str(caught.value).isprintable()
         await within(server.connections[0].ended())
 

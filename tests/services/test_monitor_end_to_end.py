@@ -23,7 +23,7 @@ from twisted.internet import defer
 from wsframe.client import WebSocketClientService
 from wsframe.connection import Connection
 from wsframe.monitor.station import FEED
-from wsframe.options import ReconnectOptions
+from wsframe.options import RetryPolicy
 
 from .processes import TOKEN, Listening, Process, service, token_file
 
@@ -41,7 +41,7 @@ class Dashboard:
             self._watch,
             headers={"X-Monitor-Token": token},
             subprotocols=[FEED],
-            reconnect=ReconnectOptions(first_delay=0.1, max_delay=0.5),
+            reconnect=RetryPolicy(first_delay=0.1, max_delay=0.5),
         )
 
     async def _watch(self, connection: Connection) -> None:

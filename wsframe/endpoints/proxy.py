@@ -99,7 +99,8 @@ class _ReachingEndpoint:
         if isinstance(error, OpenCancelled) and error.proxy is None:
             error.proxy = proxy
         elif isinstance(error, TLSFailed):
-            return Failure(ProxyTLSFailed(f"{proxy}: {error}", proxy=proxy))
+            text = f"{proxy}: {error}"
+            return Failure(ProxyTLSFailed(text, proxy=proxy, certificate=error.certificate))
         elif isinstance(error, NameLookupFailed | DNSLookupError):
             text = f"the proxy {proxy} is not reached: {error}"
             return Failure(ProxyUnreachable(text, proxy=proxy, phase="dns"))

@@ -44,10 +44,21 @@ class _TLSLink(Link):
 
     def ended(self, reason: Failure) -> Exception:
         text = _tls_text(reason)
+        certificate = _is_the_certificates(reason.value)
         verified = _verification_text(cast(Any, self.transport).getHandle())
         if verified and isinstance(reason.value, SSL.Error):
             text = f"the certificate is not accepted: {verified}"
-        return TLSFailed(f"TLS handshake failed: {text}", phase=self.phase)
+        return TLSFailed(f"TLS handshake failed: {text}", phase=self.phase, certificate=certificate)
+
+
+def _is_the_certificates(error: BaseException | None) -> bool:
+    """Return whether it was this side that did not accept the other's certificate.
+
+    An alert about ours has a reason of its own, such as "tlsv1 alert unknown ca".
+    """
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return any(entry[-1] == "certificate verify failed" for entry in error.args[0])
+    return isinstance(error, VerificationError)
 
 
 def _tls_text(reason: Failure) -> str:

@@ -17,12 +17,12 @@ from wsframe.core.uri import parse_uri
 from wsframe.errors import InvalidProxy, InvalidTokenFile, ReceiveTimeout
 from wsframe.monitor.report import check_field, encode_binary
 from wsframe.monitor.sampler import Sampler
-from wsframe.options import DEFAULT_CLIENT_OPTIONS, ReconnectOptions
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, RetryPolicy
 from wsframe.services.listening import cut_on_next_signal, naming, seconds
 
 __all__ = ["AgentService", "Options", "makeService"]
 
-RECONNECT = ReconnectOptions(max_delay=5.0)
+RECONNECT = RetryPolicy(max_delay=5.0)
 """An agent is back soon after its monitor: a dashboard with holes is what it is there to avoid."""
 
 
