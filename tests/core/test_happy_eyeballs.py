@@ -101,6 +101,8 @@ def test_no_other_starts_once_one_is_connected() -> None:
     assert attempts.deadline is None
     assert attempts.start(99.0) is None
     assert attempts.so_far(0.5) == (AddressFailure("a", "no answer in 0.5 s"),)
+    attempts.failed("a", "given up", 0.5)
+    assert attempts.deadline is None
 
 
 def test_what_hangs_is_told_after_what_failed() -> None:

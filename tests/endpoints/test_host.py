@@ -42,6 +42,7 @@ SIX, FOUR, SIX_B, FOUR_B = "2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2
 ADDRESSES = (SIX, SIX_B, FOUR, FOUR_B)
 IN_TURN = [SIX, FOUR, SIX_B, FOUR_B]
 REFUSED = "Connection refused"
+PATH = "/run/proxy.sock"
 
 
 class Network(MemoryReactorClock):  # type: ignore[misc]
@@ -228,12 +229,10 @@ def test_timer_that_is_early_waits_for_the_rest() -> None:
 
     class Hasty(Network):
         def callLater(self, seconds: float, *args: Any, **kwargs: Any) -> Any:
-            return super().callLater(seconds / 2, *args, **kwargs)
+            return super().callLater(seconds * 0.75, *args, **kwargs)
 
     opening = Opening(reactor=Hasty())
-    opening.wait(0.125)
-    assert opening.tried == [SIX]
-    opening.wait(0.0625)
+    opening.wait(0.1875)
     assert opening.tried == [SIX]
     opening.wait(0.0625)
     assert opening.tried == [SIX, FOUR]
@@ -265,6 +264,12 @@ def test_first_to_connect_is_taken_and_the_others_are_given_up() -> None:
         PhaseDone("dns", "target.test:80", 0.0, ", ".join(ADDRESSES)),
         PhaseDone("tcp", shown(SIX_B), 0.375, before),
     ]
+
+
+def test_nobody_need_observe() -> None:
+    opening = Opening(observe=None)
+    opening.accept(SIX)
+    assert opening.result is opening.factory.built[0]
 
 
 def test_phases_are_timed_apart() -> None:
@@ -398,6 +403,25 @@ def test_resolver_that_raises_is_name_lookup_failed(monkeypatch: pytest.MonkeyPa
     assert str(opening.result) == "no address for target.test:80: no resolver today"
 
 
+def test_resolver_that_raises_after_its_answer_is_too_late() -> None:
+    class Late(Resolver):
+        def resolveHostName(self, *args: Any, **kwargs: Any) -> None:
+            super().resolveHostName(*args, **kwargs)
+            raise RuntimeError("too late")
+
+    reactor = Network()
+    reactor.nameResolver = Late()
+    opening = Opening(reactor=reactor)
+    opening.accept(SIX)
+    assert opening.result is opening.factory.built[0]
+
+
+def test_answer_that_is_no_ip_address_is_passed_over() -> None:
+    opening = Opening((UNIXAddress(PATH), FOUR))
+    assert opening.tried == [FOUR]
+    opening.connecting.cancel()
+
+
 def fail_to_build(_: Raw) -> Any:
     raise RuntimeError("not today")
 
@@ -479,14 +503,28 @@ def test_cancelled_by_what_the_factory_builds(moment: str) -> None:
         return protocol
 
     opening = Opening(then=then)
-    opening.wait(0.25)
-    transport = opening.accept(FOUR)
+    transport = opening.accept(SIX)
     assert isinstance(opening.result, OpenCancelled)
+    assert str(opening.result) == "cancelled, target.test:80"
     assert opening.result.phase == "tcp"
     assert transport.disconnected
     (built,) = opening.factory.built
     transport.protocol.connectionLost(Failure(ConnectionDone()))
     assert built.lost is not None  # it was connected, and hears of the end
+
+
+@pytest.mark.parametrize("phase", ["dns", "tcp"])
+def test_cancelled_by_who_observes(phase: str) -> None:
+    def observe(done: PhaseDone) -> None:
+        if done.phase == phase:
+            opening.connecting.cancel()
+
+    opening = Opening(None, observe=observe)
+    opening.resolver.answer(FOUR, SIX)
+    if phase == "tcp":
+        assert opening.accept(FOUR).disconnected
+    assert isinstance(opening.result, OpenCancelled)
+    assert opening.factory.built == []
 
 
 def test_deadline_tells_what_hung_and_what_failed() -> None:
@@ -600,9 +638,6 @@ def test_bind_address_that_cannot_be_used_is_told_when_given(host: str, bind: st
 # ---------------------------------------------------------------- Unix sockets
 
 
-PATH = "/run/proxy.sock"
-
-
 def through_a_socket(opening: Opening) -> Any:
     endpoint: Any = SocketEndpoint(opening.reactor, PATH, observe=opening.told.append)
     return endpoint.connect(opening.factory)
@@ -631,6 +666,11 @@ def test_unix_socket_that_hangs_can_be_cancelled() -> None:
     opening.connecting.cancel()
     assert isinstance(opening.result, OpenCancelled)
     assert opening.result.attempts == (AddressFailure(PATH, "no answer in 2 s"),)
+
+
+def test_endpoints_say_where_they_lead() -> None:
+    assert repr(HostEndpoint(Network(), SIX, 80)) == f"<HostEndpoint [{SIX}]:80>"
+    assert repr(SocketEndpoint(Network(), PATH)) == f"<SocketEndpoint {PATH}>"
 
 
 # ---------------------------------------------------------------- whatever happens
@@ -678,6 +718,7 @@ def test_there_is_one_result_one_protocol_and_nothing_left(
                 assert transport.disconnected == (transport is not winner)
         assert len(opening.results) == (winner is not None or cancelled or set(refused) == once)
         assert len(opening.factory.built) == (winner is not None)
+        assert [done.phase for done in opening.told] == ["dns", "tcp"][: 1 + (winner is not None)]
         if over:
             assert opening.tried == tried
         if opening.results:

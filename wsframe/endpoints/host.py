@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -52,7 +52,8 @@ class HostEndpoint:
 
     `observe` is called when the phases "dns" and "tcp" are done; None tells nobody. `bind_address`
     is the local address and port of the connection, an empty address for any and port 0 for any;
-    only addresses of its family are tried. None leaves both to the system.
+    only addresses of its family are tried. None leaves both to the system. A port other than 0 is
+    bound by one attempt at a time; another that starts meanwhile fails.
 
     Raises ValueError for a `bind_address` that cannot be used. `connect` fails with
     `NameLookupFailed`, `TCPConnectFailed`, and `OpenCancelled` when cancelled; with what the
@@ -89,11 +90,7 @@ class HostEndpoint:
         where = format_host_port(self._host, self._port)
         hosts: tuple[str, ...] = (self._host,)
         if not _is_address(self._host):
-            now = monotonic_clock(self._reactor)
-            begun = now()
-            found = await look_up(self._reactor, self._host, self._port)
-            if self._observe is not None:
-                self._observe(PhaseDone("dns", where, now() - begun, ", ".join(found)))
+            found = await look_up(self._reactor, self._host, self._port, self._observe)
             hosts = in_turn(filter(self._usable, found))
             if not hosts:
                 text = f"no address of {where} can be reached from {self._bind_address}: "
@@ -185,13 +182,15 @@ class _Race:
             del self._pending[address]
             self._attempts.failed(address, _reason(failure), self._now())
             if self._attempts.lost:
-                self._over = True
                 self.result.errback(Failure(self._error()))
             else:
                 self._go_on()
 
     def won(self, link: _FirstLink) -> bool:
-        """Return whether the link is the first that is connected; if so, give the others up."""
+        """Return whether the link is the first that is connected; if so, give the others up.
+
+        Also false when the one who observes has cancelled.
+        """
         if self._over:
             return False
         self._winner = link
@@ -201,7 +200,7 @@ class _Race:
         self._stop()
         if self._observe is not None:
             self._observe(PhaseDone("tcp", link.address, self._now() - self._begun, before))
-        return True
+        return not self.result.called
 
     def _cancel(self, _: Deferred[IProtocol]) -> None:
         attempts = self._attempts.so_far(self._now())
@@ -250,7 +249,8 @@ class _FirstLink(Link):
         if self._race.won(self):
             self.succeed(b"")
         else:
-            self.fail(OpenCancelled("another address was faster", phase="tcp"))
+            self._finished = True  # nobody waits for it any more
+            cast(Any, self.transport).abortConnection()
 
 
 def _reason(failure: Failure) -> str:
@@ -264,11 +264,16 @@ def _is_address(host: str) -> bool:
     return isIPAddress(host) or isIPv6Address(host)
 
 
-def look_up(reactor: Any, host: str, port: int) -> Deferred[tuple[str, ...]]:
+def look_up(
+    reactor: Any, host: str, port: int, observe: Observe | None = None
+) -> Deferred[tuple[str, ...]]:
     """Resolve a name with the reactor's resolver; fires with one address or more, each once.
 
-    Fails with `NameLookupFailed`, or `OpenCancelled`.
+    `observe` is called before, when the phase "dns" is done; None tells nobody. Fails with
+    `NameLookupFailed`, or `OpenCancelled`.
     """
+    now = monotonic_clock(reactor)
+    begun = now()
     where = format_host_port(host, port)
     result: Deferred[tuple[str, ...]] = Deferred(
         lambda _: result.errback(Failure(OpenCancelled(f"cancelled, {where}", phase="dns")))
@@ -293,7 +298,9 @@ def look_up(reactor: Any, host: str, port: int) -> Deferred[tuple[str, ...]]:
         def resolutionComplete(self) -> None:
             if not found:
                 fail(f"no address for {where}")
-            elif not result.called:
+            if observe is not None and not result.called:
+                observe(PhaseDone("dns", where, now() - begun, ", ".join(found)))
+            if not result.called:  # nor cancelled by who observes
                 result.callback(tuple(found))
 
     try:
