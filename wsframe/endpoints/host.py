@@ -246,7 +246,9 @@ class _FirstLink(Link):
         self.address = address
 
     def begin(self) -> None:
-        if self._race.won(self):
+        race = self._race
+        del self._race  # the connection outlives it
+        if race.won(self):
             self.succeed(b"")
         else:
             self._finished = True  # nobody waits for it any more
