@@ -271,7 +271,21 @@ class BadHandshake(OpenError):
 
 
 class OpenTimeout(OpenError, TimeoutError):
-    """The connection was not open at the deadline; `phase` says what it was waiting for."""
+    """The connection was not open at the deadline; `phase` says what it was waiting for.
+
+    In phase tcp, `attempts` are the addresses that had been tried, as in `TCPConnectFailed`; after
+    those that had failed come those that had not answered.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: Phase | None = None,
+        attempts: tuple[AddressFailure, ...] = (),
+    ) -> None:
+        OpenError.__init__(self, message, phase=phase)
+        self.attempts = attempts
 
 
 class ProxyTimeout(ProxyError, OpenTimeout):
@@ -280,18 +294,36 @@ class ProxyTimeout(ProxyError, OpenTimeout):
     An OpenTimeout without this kind passed when the tunnel was open already, or without a proxy.
     """
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        proxy: str,
+        phase: Phase | None = None,
+        attempts: tuple[AddressFailure, ...] = (),
+    ) -> None:
+        ProxyError.__init__(self, message, proxy=proxy, phase=phase)
+        self.attempts = attempts
+
 
 class OpenCancelled(OpenError):
     """The attempt to open was cancelled; `phase` says what it was waiting for.
 
-    `proxy` is the proxy that it was waiting for, without its password, None for none.
+    `proxy` is the proxy that it was waiting for, without its password, None for none. `attempts`
+    are as in `OpenTimeout`.
     """
 
     def __init__(
-        self, message: str, *, phase: Phase | None = None, proxy: str | None = None
+        self,
+        message: str,
+        *,
+        phase: Phase | None = None,
+        proxy: str | None = None,
+        attempts: tuple[AddressFailure, ...] = (),
     ) -> None:
         super().__init__(message, phase=phase)
         self.proxy = proxy
+        self.attempts = attempts
 
 
 class ConnectionClosed(WSFrameError):

@@ -30,14 +30,12 @@ from wsframe.options import ClientOptions
 
 from .certificates import Authority
 from .interop import LISTEN
+from .names import Resolver
 from .peers import free_port
 from .proxies import PASSWORD, USER, Proxies, RecordingProxy
 from .raw import Raw, RawServer, header, switching, within
 from .test_https_proxy import trusting
 from .test_proxy import basic, echo_server
-from .test_socks import Resolver, resolver
-
-__all__ = ["resolver"]
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet import defer
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.protocol import Factory
-from zope.interface import implementer
 
 from wsframe.client import WebSocketClientService, connect
 from wsframe.core.proxy import Proxy
@@ -34,6 +32,7 @@ from wsframe.errors import (
 
 from .certificates import Authority
 from .interop import LISTEN
+from .names import Resolver
 from .peers import free_port, has_ipv6, missing
 from .proxies import ENCODED, PASSWORD, USER, Proxies, TwistedSOCKS4
 from .raw import Raw, RawServer, eventually, frame, switching, turns, within
@@ -51,37 +50,6 @@ def proxies() -> Iterator[Proxies]:
 @pytest.fixture(scope="module")
 def authority() -> Authority:
     return Authority()
-
-
-@implementer(IHostnameResolver)
-class Resolver:
-    """A name resolver that writes down what it is asked; `answers` None: it never answers."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.answers: Sequence[Any] | None = ()
-        self.receivers: list[Any] = []
-
-    def resolveHostName(self, receiver: Any, name: str, port: int = 0, *_: Any, **__: Any) -> Any:
-        self.asked.append(name)
-        self.receivers.append(receiver)
-        receiver.resolutionBegan(None)
-        if self.answers is not None:
-            for host in self.answers:
-                kind: Any = IPv6Address if ":" in host else IPv4Address
-                receiver.addressResolved(kind("TCP", host, port))
-            receiver.resolutionComplete()
-
-
-@pytest.fixture
-def resolver() -> Iterator[Resolver]:
-    from twisted.internet import reactor
-
-    ours = Resolver()
-    that: Any = reactor
-    before = that.installNameResolver(ours)
-    yield ours
-    that.installNameResolver(before)
 
 
 REAL = [

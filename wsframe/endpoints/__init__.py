@@ -1,7 +1,7 @@
 """The client endpoints: the links of the chain that ends in an open WebSocket.
 
-    HostnameEndpoint ─▶ HTTPConnectEndpoint ─▶ TLSEndpoint ─▶ WebSocketEndpoint
-                        or SOCKSEndpoint
+    HostEndpoint ─▶ HTTPConnectEndpoint ─▶ TLSEndpoint ─▶ WebSocketEndpoint
+                    or SOCKSEndpoint
 
 Each link is an `IStreamClientEndpoint` over the one before it, and keeps four promises: its
 Deferred fires only when its own handshake is complete; on failure, timeout and cancellation the

@@ -55,10 +55,14 @@ def with_deadline(
         text = f"{what}: not open after {seconds:g} s"
         if error.phase is not None:
             text += f", in phase {error.phase}"
+        if error.proxy is not None:
+            text += f" with {error.proxy}"
+        if error.attempts:
+            text += ": " + "; ".join(map(str, error.attempts))
         if error.proxy is None:
-            return Failure(OpenTimeout(text, phase=error.phase))
+            return Failure(OpenTimeout(text, phase=error.phase, attempts=error.attempts))
         return Failure(
-            ProxyTimeout(f"{text} with {error.proxy}", proxy=error.proxy, phase=error.phase)
+            ProxyTimeout(text, proxy=error.proxy, phase=error.phase, attempts=error.attempts)
         )
 
     return attempt.addBoth(done)
@@ -121,6 +125,8 @@ class Link(Protocol):
         except Exception as error:  # noqa: BLE001 - the application's factory and protocol
             self._inner = None
             self.fail(error)
+            return
+        if self._finished:  # cancelled meanwhile, by the factory or the protocol
             return
         self._finished = True
         self.result.callback(inner)
