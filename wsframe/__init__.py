@@ -7,7 +7,14 @@ from wsframe.client import WebSocketClientService, connect
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core.http import Headers, Request, Response
 from wsframe.core.proxy import FROM_ENVIRONMENT, Proxy, ProxySettings
-from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
+from wsframe.endpoints import (
+    HTTPConnectEndpoint,
+    ProxiedAgentEndpointFactory,
+    SOCKSEndpoint,
+    TLSEndpoint,
+    WebSocketEndpoint,
+    tunnel_endpoint,
+)
 from wsframe.errors import (
     AddressFailure,
     BadHandshake,
@@ -79,6 +86,7 @@ __all__ = [
     "OpenCancelled",
     "OpenError",
     "OpenTimeout",
+    "ProxiedAgentEndpointFactory",
     "Proxy",
     "ProxyAuthRefused",
     "ProxyAuthRequired",
@@ -113,4 +121,5 @@ __all__ = [
     "connect",
     "load_tokens",
     "serve",
+    "tunnel_endpoint",
 ]
