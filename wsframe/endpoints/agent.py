@@ -18,7 +18,7 @@ from wsframe.core.uri import format_host_port, target_uri
 from wsframe.endpoints.proxy import ProxyTLS
 from wsframe.endpoints.tls import TLSEndpoint
 from wsframe.endpoints.tunnel import DeadlineEndpoint, endpoint_by, settings_of
-from wsframe.errors import InvalidProxy, InvalidURI
+from wsframe.errors import InvalidProxy
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
 
 __all__ = ["ProxiedAgentEndpointFactory"]
@@ -87,8 +87,6 @@ class ProxiedAgentEndpointFactory:
         secure = _SECURE.get(uri.scheme)
         if secure is None:
             raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
-        if not uri.host.isascii():
-            raise InvalidURI("the host of the URI is not in ASCII")
         target = target_uri(uri.host.decode("ascii"), uri.port, secure=secure)
         endpoint = endpoint_by(
             self._reactor,
