@@ -25,7 +25,7 @@ def factory(**arguments: Any) -> ProxiedAgentEndpointFactory:
 def way(uri: bytes, **arguments: Any) -> str:
     """Return the repr of what is below TLS, if there is TLS, for a URI."""
     endpoint: Any = factory(**arguments).endpointForURI(URI.fromBytes(uri))._endpoint
-    assert isinstance(endpoint, TLSEndpoint) is uri.startswith(b"https")
+    assert isinstance(endpoint, TLSEndpoint) is uri.startswith((b"https", b"wss"))
     return repr(endpoint._endpoint if isinstance(endpoint, TLSEndpoint) else endpoint)
 
 
@@ -57,7 +57,8 @@ def test_keys_of_http_clients_mean_those_of_websockets(http: str, https: str) ->
     "proxies", ["http://p:1", {"all": "http://p:1"}, ProxySettings("http://p:1")]
 )
 def test_other_forms_are_those_of_connect(proxies: Any) -> None:
-    for uri in (b"http://example.org/", b"https://example.org/"):
+    for scheme in (b"http", b"https", b"ws", b"wss"):
+        uri = scheme + b"://example.org/"
         assert "through http://p:1" in way(uri, proxies=proxies)
     assert "HostEndpoint" in way(b"https://example.org/")
 
@@ -83,7 +84,7 @@ def test_wrong_proxies_are_invalid_proxy_at_once(proxies: Any, text: str) -> Non
 
 
 def test_environment_is_that_of_an_http_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is set for WebSockets alone says nothing about pages."""
+    """What is set for WebSockets alone says nothing about pages, but all about WebSockets."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("wss_proxy", "http://websockets:1")
@@ -94,6 +95,8 @@ def test_environment_is_that_of_an_http_client(monkeypatch: pytest.MonkeyPatch) 
     assert "through http://secure:1" in way(b"https://h/", proxies=FROM_ENVIRONMENT)
     assert "through http://plain:1" in way(b"http://h/", proxies=FROM_ENVIRONMENT)
     assert "HostEndpoint" in way(b"https://direct.example/", proxies=FROM_ENVIRONMENT)
+    assert "through http://websockets:1" in way(b"wss://h/", proxies=FROM_ENVIRONMENT)
+    assert "through http://websockets:1" in way(b"ws://h/", proxies=FROM_ENVIRONMENT)
 
 
 def test_malformed_variable_is_said_when_it_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,17 +13,17 @@ from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from wsframe.core.proxy import Proxies, ProxySettings
+from wsframe.core.proxy import FromEnvironment, Proxies, ProxySettings, from_environment
 from wsframe.core.uri import format_host_port, target_uri
 from wsframe.endpoints.proxy import ProxyTLS
 from wsframe.endpoints.tls import TLSEndpoint
-from wsframe.endpoints.tunnel import DeadlineEndpoint, endpoint_by, settings_of
+from wsframe.endpoints.tunnel import DeadlineEndpoint, settings_of, tunnel_endpoint
 from wsframe.errors import InvalidProxy
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
 
 __all__ = ["ProxiedAgentEndpointFactory"]
 
-_SECURE: Final = {b"http": False, b"https": True}
+_SECURE: Final = {b"http": False, b"https": True, b"ws": False, b"wss": True}
 _KEY: Final = re.compile(r"(?P<scheme>https?|wss?|all)(?P<host>://[^@]*)?")
 _AS_WEBSOCKET: Final = {"http": "ws", "https": "wss"}
 _WEBSOCKETS_OWN: Final = frozenset({"ws_proxy", "wss_proxy"})
@@ -37,8 +37,9 @@ class ProxiedAgentEndpointFactory:
     mapping, `ProxySettings`, `FROM_ENVIRONMENT`, or None, which connects directly. The keys of a
     mapping may be those of an HTTP client, "http", "https", "http://example.org" and
     "https://example.org"; they mean the same as "ws", "wss" and so on. The environment is read when
-    the factory is made, for its `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`. What
-    failed lately is remembered for all requests.
+    the factory is made; of it `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy` say how pages
+    are reached, and `wss_proxy` and `ws_proxy` do not. What failed lately is remembered for all
+    requests.
 
     Pages are fetched through a tunnel in any case, with CONNECT for http:// too. For https:// TLS
     is spoken to the target within it. `tls` is what an `Agent` takes for that, such as
@@ -47,6 +48,8 @@ class ProxiedAgentEndpointFactory:
     seconds for everything up to the request, from the first name look-up to the end of the TLS
     handshake; None waits for ever, and a list of proxies then shares `options.open_timeout`. What
     `options` say of proxies applies, and nothing else in them.
+
+    ws:// and wss:// are understood, too, for Twisted's own `WebSocketClientEndpoint`.
 
     `Agent.request` fails with an `OpenError` when there is no connection; then nothing of the
     request was sent. It raises `InvalidURI`, and `InvalidProxy` for a malformed variable.
@@ -76,7 +79,12 @@ class ProxiedAgentEndpointFactory:
         if timeout is not None:  # what the ways share; a wrong one is said now
             options = replace(options, open_timeout=timeout)
         self._reactor = reactor
-        self._settings = _settings(proxies)
+        if isinstance(proxies, Mapping):
+            proxies = _in_websocket_terms(proxies)
+        self._for_websockets = self._for_pages = settings_of(proxies)
+        if isinstance(proxies, FromEnvironment):
+            others = {k: v for k, v in os.environ.items() if k.lower() not in _WEBSOCKETS_OWN}
+            self._for_pages = from_environment(others)
         self._tls = tls
         self._proxy_tls = proxy_tls
         self._timeout = timeout
@@ -88,11 +96,12 @@ class ProxiedAgentEndpointFactory:
         if secure is None:
             raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
         target = target_uri(uri.host.decode("ascii"), uri.port, secure=secure)
-        endpoint = endpoint_by(
+        endpoint = tunnel_endpoint(
             self._reactor,
-            self._settings.choose(target),
-            self._settings.failover,
+            target,
+            proxies=self._for_websockets if uri.scheme.startswith(b"ws") else self._for_pages,
             proxy_tls=self._proxy_tls,
+            timeout=None,  # one deadline, over the TLS handshake too
             options=self._options,
         )
         if secure:
@@ -100,14 +109,6 @@ class ProxiedAgentEndpointFactory:
             endpoint = TLSEndpoint(creator, endpoint, clock=self._reactor)
         what = format_host_port(target.host, target.port)
         return DeadlineEndpoint(self._reactor, endpoint, self._timeout, what)
-
-
-def _settings(proxies: Proxies | ProxySettings) -> ProxySettings:
-    if isinstance(proxies, Mapping):
-        proxies = _in_websocket_terms(proxies)
-    # For a WebSocket these go before https_proxy; here there is none.
-    environ = {k: v for k, v in os.environ.items() if k.lower() not in _WEBSOCKETS_OWN}
-    return settings_of(proxies, environ)
 
 
 def _in_websocket_terms(given: Mapping[str, Any]) -> dict[str, Any]:

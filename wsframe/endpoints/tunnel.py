@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -46,14 +45,12 @@ __all__ = [
 ]
 
 
-def settings_of(
-    proxies: Proxies | ProxySettings, environ: Mapping[str, str] = os.environ
-) -> ProxySettings:
+def settings_of(proxies: Proxies | ProxySettings) -> ProxySettings:
     """Return the settings that a `proxies=` stands for; the environment is read now."""
     if isinstance(proxies, ProxySettings):
         return proxies
     if isinstance(proxies, FromEnvironment):
-        return from_environment(environ)
+        return from_environment(os.environ)
     return ProxySettings(proxies)
 
 
