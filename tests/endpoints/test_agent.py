@@ -128,6 +128,10 @@ def test_tls_is_a_policy_and_not_what_is_for_one_host() -> None:
         factory(tls=creator)
 
 
-def test_timeout_is_checked() -> None:
+def test_timeout_is_checked_and_none_waits() -> None:
     with pytest.raises(ValueError, match="above 0"):
         factory(timeout=0)
+    uri = URI.fromBytes(b"https://h/")
+    for arguments, seconds in [({}, 30), ({"timeout": 2.5}, 2.5), ({"timeout": None}, None)]:
+        endpoint: Any = factory(**arguments).endpointForURI(uri)
+        assert endpoint._seconds == seconds

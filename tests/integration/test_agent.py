@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from wsframe.errors import (
 
 from .certificates import Authority, ServerTLS
 from .peers import free_port
-from .proxies import ENCODED, USER, Proxies, RecordingProxy
+from .proxies import ENCODED, PASSWORD, USER, Proxies, RecordingProxy
 from .raw import Raw, RawServer, Stepped, within
 from .test_https_proxy import bad_certificate, trusting
 from .test_proxy import authority, proxies
@@ -214,7 +214,10 @@ async def test_wrong_certificate_is_tls_failed_and_no_request_is_sent(
 
 
 @pytest_twisted.ensureDeferred
-async def test_failures_reach_the_application_as_they_are(proxies: Proxies) -> None:
+async def test_failures_reach_the_application_as_they_are(
+    proxies: Proxies, logged: Callable[[], str]
+) -> None:
+    """And the credentials reach neither it nor the log."""
     squid = proxies.get("squid", auth=True)
     closed = free_port()
     url = f"http://127.0.0.1:{closed}/"
@@ -232,6 +235,8 @@ async def test_failures_reach_the_application_as_they_are(proxies: Proxies) -> N
                 await within(get())
             assert isinstance(caught.value, OpenError)
             assert "planted" not in str(caught.value)
+    for secret in ("planted", ENCODED, PASSWORD, USER):
+        assert secret not in logged()
 
 
 @pytest_twisted.ensureDeferred

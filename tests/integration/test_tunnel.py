@@ -19,6 +19,7 @@ from wsframe.errors import (
     OpenError,
     OpenTimeout,
     ProxyAuthRefused,
+    ProxyError,
     ProxyRefused,
     ProxyTimeout,
     ProxyUnreachable,
@@ -212,6 +213,11 @@ async def test_failures_are_typed(proxies: Proxies) -> None:
         (f"http://127.0.0.1:{closed}", ProxyUnreachable, "tcp"),
         (f"http://{USER}:wrong@127.0.0.1:{squid}", ProxyAuthRefused, "proxy"),
         (f"http://{USER}:{ENCODED}@127.0.0.1:{squid}", ProxyRefused, "proxy"),
+        (
+            [f"http://{USER}:wrong@127.0.0.1:{squid}", f"http://127.0.0.1:{closed}"],
+            ProxyError,
+            "tcp",
+        ),
     ]:
         with pytest.raises(error) as caught:
             await within(tunnel(f"127.0.0.1:{closed}", proxies=by).connect(Factory()))
