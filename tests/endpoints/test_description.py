@@ -5,16 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.endpoints import clientFromString, quoteStringArgument
-from twisted.internet.interfaces import IStreamClientEndpointStringParserWithReactor
+from twisted.internet.interfaces import (
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+)
 from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import IPlugin
 from zope.interface.verify import verifyObject
 
 from twisted.plugins import wsframe_plugins
+from wsframe.endpoints.description import parse_tunnel
 
 
 def described(description: str) -> Any:
@@ -104,6 +111,7 @@ def test_description_is_wrapped_by_twisteds_tls() -> None:
         (r"tunnel:h:443:proxy=http\://gw:timeout=0", "number of seconds"),
         (r"tunnel:h:443:proxy=http\://gw:timeout=nan", "number of seconds"),
         (r"tunnel:h:443:proxy=http\://gw:timeout=inf", "at most a year"),
+        (r"tunnel:h:443:proxy=http\://gw:reactor=planted:self=planted", "takes the names"),
     ],
 )
 def test_wrong_description_is_a_value_error_without_its_secrets(
@@ -115,6 +123,23 @@ def test_wrong_description_is_a_value_error_without_its_secrets(
     shown = "".join(traceback.format_exception(caught.value))
     for secret in ("planted", "s3c", "r3t", "us3r"):
         assert secret not in shown
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(
+    st.lists(st.text() | st.sampled_from(["h", "::1", "443"]), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["host", "port", "proxy", "via", "timeout"]) | st.text(),
+        st.text() | st.sampled_from(["environment", "http://gw", "socks5h://u:p@gw http://b", "3"]),
+    ),
+)
+def test_any_parts_give_an_endpoint_or_a_value_error(
+    args: list[str], named: dict[str, str]
+) -> None:
+    """Whatever an operator writes."""
+    with suppress(ValueError):
+        endpoint = parse_tunnel(MemoryReactorClock(), *args, **named)
+        assert IStreamClientEndpoint.providedBy(endpoint)
 
 
 def test_plugin_is_what_twisted_looks_for() -> None:

@@ -45,7 +45,7 @@ class TunnelDescription:
 
     prefix = "tunnel"
 
-    def parseStreamClient(self, reactor, *args, **kwargs):
+    def parseStreamClient(self, reactor, /, *args, **kwargs):
         """Twisted: return the endpoint of a description."""
         from wsframe.endpoints.description import parse_tunnel
 

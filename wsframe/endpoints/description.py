@@ -19,7 +19,7 @@ _PORT: Final = re.compile("[0-9]{1,5}")
 _ENVIRONMENT: Final = "environment"
 
 
-def parse_tunnel(reactor: Any, *args: str, **kwargs: str) -> IStreamClientEndpoint:
+def parse_tunnel(reactor: Any, /, *args: str, **kwargs: str) -> IStreamClientEndpoint:
     r"""Return the endpoint of a description, as Twisted's parser has taken it apart.
 
     `tunnel:example.org:443:proxy=http\://user\:password@gateway\:8080`, with colons within a value
