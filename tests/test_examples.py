@@ -20,6 +20,7 @@ EXPECTED = {
     ],
     "chat.py": ["Grace hears Ada: I am Ada.", "Ada hears Edsger: I am Edsger."],
     "monitor.py": ["this-machine: CPU"],
+    "fetch_through_proxy.py": ["200 A page from /"],
 }
 
 ELSEWHERE = {"autobahn_echo.py"}
@@ -53,6 +54,13 @@ def test_the_binary_example_takes_a_file_of_more_than_one_piece(tmp_path: Path) 
     file = tmp_path / "file"
     file.write_bytes(bytes(range(256)) * 4096 + b"!")
     assert "1048577 bytes went over, the checksum is the same" in run("binary.py", str(file))
+
+
+def test_the_proxy_example_takes_a_page_and_a_proxy() -> None:
+    """There is nothing at that port, and the password is not printed."""
+    output = run("fetch_through_proxy.py", "http://localhost/", "http://user:planted@127.0.0.1:9")
+    assert "no connection, in phase tcp: the proxy http://127.0.0.1:9 is not reached" in output
+    assert "planted" not in output
 
 
 def test_every_example_is_tested() -> None:

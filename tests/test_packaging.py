@@ -21,6 +21,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = "twisted/plugins/wsframe_plugins.py"
 SERVICES = ["ws-agent", "ws-broadcast", "ws-echo", "ws-monitor"]
+DESCRIBED = r"""
+from twisted.internet import endpoints, reactor
+print(endpoints.clientFromString(reactor, r"tunnel:h:443:proxy=http\://gw\:8080"))
+"""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -101,6 +105,7 @@ class Installed:
     twistd_help: str = ""
     service_help: dict[str, str] = field(default_factory=dict)
     twisted_file: str = ""
+    tunnel: str = ""
     check: str = ""
     version_after: str = ""
     twistd_help_after: str = ""
@@ -136,6 +141,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Install
     seen.check = environment.pip("check")
     seen.twistd_help = environment.run("twistd", "--help")
     seen.twisted_file = environment.run("python", "-c", "import twisted; print(twisted.__file__)")
+    seen.tunnel = environment.run("python", "-c", DESCRIBED)
     for service in SERVICES:
         seen.service_help[service] = environment.run("twistd", service, "--help")
     environment.pip("uninstall", "--yes", "wsframe")
@@ -198,6 +204,11 @@ def test_an_installed_service_says_its_options(installed: Installed, service: st
     """The dotted string in the plugin leads to a module that imports what was installed."""
     usage = installed.service_help[service].replace("[--", "--")
     assert f"Usage: twistd [options] {service} --" in usage
+
+
+def test_the_installed_description_is_an_endpoint(installed: Installed) -> None:
+    """Twisted finds the parser among its plugins."""
+    assert "h:443 through http://gw:8080" in installed.tunnel
 
 
 def test_the_installed_twisted_is_the_real_one(installed: Installed) -> None:

@@ -26,8 +26,15 @@ from websockets.sync.client import connect, unix_connect
 from websockets.sync.server import ServerConnection, serve
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Return the code blocks of a page: the language and the text of each."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks_of("README.md")
 
 # Something that only one block has; each is run by a test below.
 MARKS = (
@@ -49,9 +56,9 @@ WAIT = 30.0
 """Seconds that a process gets to do what is waited for; they are used only when it fails."""
 
 
-def block(mark: str) -> str:
+def block(mark: str, blocks: list[tuple[str, str]] = BLOCKS) -> str:
     """Return the only block with that in it."""
-    found = [text for _, text in BLOCKS if mark in text]
+    found = [text for _, text in blocks if mark in text]
     assert len(found) == 1, f"{len(found)} blocks have {mark!r}"
     return found[0]
 

@@ -8,7 +8,14 @@ from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core.http import Headers, Request, Response
 from wsframe.core.proxy import FROM_ENVIRONMENT, Proxy, ProxySettings
 from wsframe.core.retry import GIVE_UP, RETRY, RetryPolicy, Verdict, retry_after
-from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
+from wsframe.endpoints import (
+    HTTPConnectEndpoint,
+    ProxiedAgentEndpointFactory,
+    SOCKSEndpoint,
+    TLSEndpoint,
+    WebSocketEndpoint,
+    tunnel_endpoint,
+)
 from wsframe.errors import (
     AddressFailure,
     BadHandshake,
@@ -82,6 +89,7 @@ __all__ = [
     "OpenCancelled",
     "OpenError",
     "OpenTimeout",
+    "ProxiedAgentEndpointFactory",
     "Proxy",
     "ProxyAuthRefused",
     "ProxyAuthRequired",
@@ -118,4 +126,5 @@ __all__ = [
     "load_tokens",
     "retry_after",
     "serve",
+    "tunnel_endpoint",
 ]

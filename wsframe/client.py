@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
@@ -25,10 +24,11 @@ from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.connection import Connection, State
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.opening import check_subprotocols
-from wsframe.core.proxy import FromEnvironment, Proxies, ProxySettings, from_environment
+from wsframe.core.proxy import Proxies, ProxySettings
 from wsframe.core.retry import RETRY, Retry, RetryPolicy
 from wsframe.core.uri import WebSocketURI, basic_credentials, parse_uri
 from wsframe.endpoints import ConnectionProtocol, ProxyTLS, WebSocketEndpoint
+from wsframe.endpoints.tunnel import settings_of
 from wsframe.handling import Handler, handle, safe_text
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, DEFAULT_RETRY_POLICY, ClientOptions
 
@@ -58,14 +58,6 @@ class Opening(Awaitable[Connection]):
         await self._connection.__aexit__(kind, error, traceback)
 
 
-def _settings(proxies: Proxies | ProxySettings) -> ProxySettings:
-    if isinstance(proxies, ProxySettings):
-        return proxies
-    if isinstance(proxies, FromEnvironment):
-        return from_environment(os.environ)
-    return ProxySettings(proxies)
-
-
 def _endpoint(
     uri: str | WebSocketURI,
     *,
@@ -91,7 +83,7 @@ def _endpoint(
         headers=given.pairs,
         origin=origin,
         subprotocols=check_subprotocols(subprotocols),
-        proxies=_settings(proxies),
+        proxies=settings_of(proxies),
         tls=tls,
         proxy_tls=proxy_tls,
         options=options,

@@ -11,8 +11,10 @@ from wsframe.core.uri import (
     WebSocketURI,
     basic_credentials,
     format_host_port,
+    parse_target,
     parse_uri,
     split_authority,
+    target_uri,
     to_ascii_host,
 )
 from wsframe.errors import InvalidURI
@@ -281,6 +283,95 @@ def test_uri_keeps_its_secrets(text):
         shown = f"{uri} {uri!r} {uri.scheme}"
     assert "s3cret" not in shown
     assert "us3r" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "secure", "host", "port"),
+    [
+        ("example.org:443", True, "example.org", 443),
+        ("EXAMPLE.org:22", True, "example.org", 22),
+        ("[::1]:80", True, "::1", 80),
+        ("[FE80::1%25eth0]:80", True, "fe80::1%eth0", 80),
+        ("127.0.0.1:65535", True, "127.0.0.1", 65535),
+        ("b\u00fccher.example:1", True, "xn--bcher-kva.example", 1),
+        ("wss://example.org", True, "example.org", 443),
+        ("ws://example.org", False, "example.org", 80),
+        ("https://example.org", True, "example.org", 443),
+        ("http://example.org/", False, "example.org", 80),
+        ("HTTPS://example.org:8443/a:1/b?c:2#d@e:3", True, "example.org", 8443),
+        ("http://example.org?a/b", False, "example.org", 80),
+        ("https://example.org#a:1", True, "example.org", 443),
+        ("https://us3r:s3cret@[2001:DB8::A]:444/", True, "2001:db8::a", 444),
+    ],
+)
+def test_target_is_host_and_port_and_by_whose_proxies_it_is_reached(text, secure, host, port):
+    """Whatever else a URI has is left out; host:port alone is taken for TLS."""
+    assert parse_target(text) == WebSocketURI(secure, host, port, "/")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "example.org",
+        "example.org:",
+        ":443",
+        "::1:443",
+        "[::1]",
+        "example.org:0",
+        "example.org:65536",
+        "example.org:https",
+        "example.org:443/",
+        "example.org:443?",
+        "us3r@example.org:443",
+        "//example.org:443",
+        "ftp://example.org/",
+        "s3cret://example.org",
+        "us3r:s3cret://example.org",
+        "https://",
+        "https:///a",
+        "https://us3r:s3cret@/",
+        "https://us3r:s3cret@h:port/",
+        "https://us3r:s3cret%FF@h/",
+        "https://h/a b",
+        "h:443\r\n",
+        "a b:443",
+        "0x7f.1:443",
+    ],
+)
+def test_target_that_leads_nowhere_is_refused_without_its_text(text):
+    """What is wrong is said; a URL may have a password in any place."""
+    with pytest.raises(InvalidURI, match="the target") as caught:
+        parse_target(text)
+    context = caught.value.__context__
+    assert context is None or context.__context__ is None
+    for secret in ("s3cret", "us3r"):
+        assert secret not in repr(caught.value) + repr(context)
+
+
+def test_target_is_a_text():
+    with pytest.raises(TypeError, match="not bytes"):
+        parse_target(b"example.org:443")
+
+
+@SEARCHED
+@given(st.one_of(st.text(), st.text().map("https://{}".format), st.text().map("{}:1".format)))
+def test_any_text_gives_a_target_that_can_be_connected_to_or_invalid_uri(text):
+    try:
+        uri = parse_target(text)
+    except InvalidURI:
+        return
+    assert to_ascii_host(uri.host) == uri.host
+    assert 0 < uri.port < 65536
+
+
+def test_target_of_a_host_and_a_port_is_checked():
+    assert target_uri("EXAMPLE.org", 1) == WebSocketURI(True, "example.org", 1, "/")
+    assert target_uri("::1", 80, secure=False) == WebSocketURI(False, "::1", 80, "/")
+    for host, port in [("", 1), ("[::1]", 1), ("a b", 1), ("h", 0), ("h", 65536), ("us3r:x@h", 1)]:
+        with pytest.raises(InvalidURI, match="the target has a") as caught:
+            target_uri(host, port)
+        assert caught.value.__context__ is None
 
 
 def test_uri_is_shown_without_its_default_port():

@@ -1,10 +1,14 @@
-"""The services twistd offers once wsframe is installed.
+"""The services and the endpoint description that Twisted offers once wsframe is installed.
 
 There is no ``__init__.py`` in this directory or above it: one would replace Twisted's own package.
-Each service is named by a dotted string, so listing them imports none of them.
+Each service is named by a dotted string, and the parser imported when a description is its own, so
+listing them imports none of wsframe.
 """
 
 from twisted.application.service import ServiceMaker
+from twisted.internet.interfaces import IStreamClientEndpointStringParserWithReactor
+from twisted.plugin import IPlugin
+from zope.interface import implementer
 
 ws_echo = ServiceMaker(
     "ws-echo",
@@ -33,3 +37,19 @@ ws_agent = ServiceMaker(
     "Report this machine to a monitor, through a proxy where one is set.",
     "ws-agent",
 )
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class TunnelDescription:
+    """The client endpoints `tunnel:host:port:proxy=...`; see `wsframe.endpoints.description`."""
+
+    prefix = "tunnel"
+
+    def parseStreamClient(self, reactor, /, *args, **kwargs):
+        """Twisted: return the endpoint of a description."""
+        from wsframe.endpoints.description import parse_tunnel
+
+        return parse_tunnel(reactor, *args, **kwargs)
+
+
+tunnel_description = TunnelDescription()

@@ -1,9 +1,10 @@
-"""WebSocket URIs: parsed strictly, so that what is connected to is what was meant (RFC 6455 §3)."""
+"""URIs, parsed strictly, so that what is connected to is what was meant (RFC 6455 §3)."""
 
 from __future__ import annotations
 
 import base64
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -15,8 +16,10 @@ __all__ = [
     "WebSocketURI",
     "basic_credentials",
     "format_host_port",
+    "parse_target",
     "parse_uri",
     "split_authority",
+    "target_uri",
     "to_ascii_host",
 ]
 
@@ -32,6 +35,8 @@ _FORBIDDEN_SECRET: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _AUTHORITY: Final = re.compile(
     r"(?:(?P<info>.*)@)?(?P<host>\[[^\[\]@]*\]|[^\[\]@:]*)(?::(?P<port>[0-9]{0,5}))?", re.DOTALL
 )
+_AS_WEBSOCKET: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+_AFTER_AUTHORITY: Final = re.compile("[/?#]")
 _HINTS: Final = {"http": "use ws:// instead", "https": "use wss:// instead"}
 _TARGET_SAFE: Final = "!$%&'()*+,/:;=?@[]~-._"
 
@@ -180,3 +185,53 @@ def parse_uri(text: str) -> WebSocketURI:
         user=user,
         password=password,
     )
+
+
+def parse_target(text: str) -> WebSocketURI:
+    """Return what "host:port", or a ws://, wss://, http:// or https:// URI, leads to.
+
+    https:// is taken as wss:// and http:// as ws://, each with its own port where none is given.
+    Plain host:port is taken as wss://: what goes through a tunnel is TLS as a rule. An IPv6 address
+    is in brackets. The path, the query, the fragment and the user information of a URI are not a
+    tunnel's business, and are left out.
+
+    Raises `InvalidURI`; its text repeats nothing of a URI.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a target is a str or a WebSocketURI, not {type(text).__name__}")
+    if _FORBIDDEN.search(text):
+        raise InvalidURI("the target has a blank, a control character or a backslash")
+    scheme, colon, rest = text.partition("://")
+    if not colon:
+        scheme, rest = "wss", text
+        if _AFTER_AUTHORITY.search(text) or "@" in text:
+            raise InvalidURI("the target is neither host:port nor a URI that begins with https://")
+    elif scheme.lower() not in _AS_WEBSOCKET:
+        raise InvalidURI("the target's scheme is ws, wss, http or https, or it is host:port")
+    scheme = _AS_WEBSOCKET[scheme.lower()]
+    host, port, wrong = "", None, ""
+    try:
+        _, _, host, port = split_authority(_AFTER_AUTHORITY.split(rest, maxsplit=1)[0])
+    except ValueError as error:
+        wrong = str(error)
+    if not wrong and port is None and not colon:
+        wrong = "has no port"
+    if wrong:
+        raise InvalidURI(f"the target {wrong}")
+    return WebSocketURI(scheme == "wss", host, _PORTS[scheme] if port is None else port, "/")
+
+
+def target_uri(host: str, port: int, *, secure: bool = True) -> WebSocketURI:
+    """Return the target at a host (IPv6 without brackets) and port, checked as by `parse_target`.
+
+    Raises `InvalidURI`.
+    """
+    # Raised outside of the handlers: what the error would hang on to quotes its input.
+    ascii_host = ""
+    with suppress(ValueError):
+        ascii_host = to_ascii_host(host)
+    if not ascii_host:
+        raise InvalidURI("the target has a malformed host")
+    if not 0 < port < 65536:
+        raise InvalidURI("the target has a port that is not from 1 to 65535")
+    return WebSocketURI(secure, ascii_host, port, "/")

@@ -9,22 +9,26 @@ transport is aborted and nothing is left; the protocol inside is built only afte
 failure is an `OpenError` that says its phase.
 
 The links are public: any Twisted protocol can be carried through an `HTTPConnectEndpoint` or a
-`SOCKSEndpoint`.
+`SOCKSEndpoint`, and `tunnel_endpoint` puts them together as `wsframe.connect` does.
 """
 
 from __future__ import annotations
 
+from wsframe.endpoints.agent import ProxiedAgentEndpointFactory
 from wsframe.endpoints.host import HostEndpoint
 from wsframe.endpoints.proxy import HTTPConnectEndpoint, ProxyTLS, SOCKSEndpoint
 from wsframe.endpoints.tls import TLSEndpoint
+from wsframe.endpoints.tunnel import tunnel_endpoint
 from wsframe.endpoints.websocket import ConnectionProtocol, WebSocketEndpoint
 
 __all__ = [
     "ConnectionProtocol",
     "HTTPConnectEndpoint",
     "HostEndpoint",
+    "ProxiedAgentEndpointFactory",
     "ProxyTLS",
     "SOCKSEndpoint",
     "TLSEndpoint",
     "WebSocketEndpoint",
+    "tunnel_endpoint",
 ]

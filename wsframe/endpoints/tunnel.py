@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -13,8 +15,16 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from wsframe.clock import monotonic_clock
-from wsframe.core.proxy import Failover, Route, Way
-from wsframe.core.uri import format_host_port
+from wsframe.core.proxy import (
+    Failover,
+    FromEnvironment,
+    Proxies,
+    ProxySettings,
+    Route,
+    Way,
+    from_environment,
+)
+from wsframe.core.uri import WebSocketURI, format_host_port, parse_target, target_uri
 from wsframe.endpoints.link import all_of, with_deadline
 from wsframe.endpoints.proxy import ProxyTLS, endpoint_through
 from wsframe.errors import (
@@ -24,9 +34,91 @@ from wsframe.errors import (
     ProxyError,
     ProxyRefused,
 )
-from wsframe.options import ClientOptions
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
 
-__all__ = ["FailoverEndpoint", "endpoint_by"]
+__all__ = [
+    "DeadlineEndpoint",
+    "FailoverEndpoint",
+    "endpoint_by",
+    "settings_of",
+    "tunnel_endpoint",
+]
+
+
+def settings_of(proxies: Proxies | ProxySettings) -> ProxySettings:
+    """Return the settings that a `proxies=` stands for; the environment is read now."""
+    if isinstance(proxies, ProxySettings):
+        return proxies
+    if isinstance(proxies, FromEnvironment):
+        return from_environment(os.environ)
+    return ProxySettings(proxies)
+
+
+def tunnel_endpoint(
+    reactor: Any,
+    target: str | WebSocketURI,
+    *,
+    proxies: Proxies | ProxySettings = None,
+    proxy_tls: ProxyTLS | None = None,
+    timeout: float | None = 30.0,
+    options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+) -> IStreamClientEndpoint:
+    """Return an endpoint that gives any protocol a byte stream to a host, by the proxies set.
+
+    `target` is "example.org:443", "[::1]:443", a ws://, wss://, http:// or https:// URI, of which
+    nothing but scheme, host and port is looked at, or a `WebSocketURI`. The stream is plain: TLS to
+    the target is the business of what is put on top, such as a `TLSEndpoint`.
+
+    `proxies` is all that `connect` takes: a URL, a `Proxy`, a list of them to try in order, a
+    mapping, `ProxySettings`, `FROM_ENVIRONMENT`, or None, which connects directly. The keys "wss"
+    and `https_proxy` decide for wss://, https:// and plain host:port, the keys "ws" and
+    `http_proxy` for ws:// and http://. `proxy_tls` says how https proxies are verified, as in
+    `HTTPConnectEndpoint`. `timeout` is seconds for everything, from the first name look-up to the
+    open tunnel; None leaves it to the caller, and a list of proxies then shares
+    `options.open_timeout`. What `options` say of proxies applies, and nothing else in them.
+
+    `connect` of the endpoint fires with the protocol that the factory built, once the tunnel is
+    open; it fails with an `OpenError`, can be cancelled at any moment, and leaves nothing behind.
+
+    Raises `InvalidURI`, `InvalidProxy`, or `InvalidHeader` for a target that cannot be asked of
+    the proxy, before anything is sent.
+    """
+    uri = (
+        target_uri(target.host, target.port, secure=target.secure)
+        if isinstance(target, WebSocketURI)
+        else parse_target(target)
+    )
+    if timeout is not None:  # what the ways share; a wrong one is said now
+        options = replace(options, open_timeout=timeout)
+    settings = settings_of(proxies)
+    endpoint = endpoint_by(
+        reactor, settings.choose(uri), settings.failover, proxy_tls=proxy_tls, options=options
+    )
+    return DeadlineEndpoint(reactor, endpoint, timeout, format_host_port(uri.host, uri.port))
+
+
+@implementer(IStreamClientEndpoint)
+class DeadlineEndpoint:
+    """Connects as the endpoint below does, or fails with `OpenTimeout` after `seconds`.
+
+    None waits for as long as the endpoint below does. `what` is connected to, as an error names it.
+    """
+
+    def __init__(
+        self, reactor: Any, endpoint: IStreamClientEndpoint, seconds: float | None, what: str
+    ) -> None:
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._seconds = seconds
+        self._what = what
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fires with the protocol that the factory built."""
+        attempt = self._endpoint.connect(factory)
+        return with_deadline(self._reactor, attempt, self._seconds, self._what)
+
+    def __repr__(self) -> str:
+        return f"<DeadlineEndpoint {self._what} over {self._endpoint!r}>"
 
 
 def endpoint_by(
@@ -96,6 +188,9 @@ class FailoverEndpoint:
                 self._failover.worked(way)
                 return protocol
         raise all_of(errors)
+
+    def __repr__(self) -> str:
+        return f"<FailoverEndpoint {self._what} by the first of {len(self._ways)} ways>"
 
 
 _LEADS_ON: Final = (NameLookupFailed, ProxyError, OpenTimeout)
