@@ -5,8 +5,13 @@ Each service is named by a dotted string, and the parser imported when a descrip
 listing them imports none of wsframe.
 """
 
+from typing import Any
+
 from twisted.application.service import ServiceMaker
-from twisted.internet.interfaces import IStreamClientEndpointStringParserWithReactor
+from twisted.internet.interfaces import (
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+)
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
@@ -45,7 +50,10 @@ class TunnelDescription:
 
     prefix = "tunnel"
 
-    def parseStreamClient(self, reactor, /, *args, **kwargs):
+    # Positional, as a description may have any name; mypy-zope takes the interface's `self` away.
+    def parseStreamClient(  # type: ignore[override]
+        self, reactor: Any, /, *args: Any, **kwargs: Any
+    ) -> IStreamClientEndpoint:
         """Twisted: return the endpoint of a description."""
         from wsframe.endpoints.description import parse_tunnel
 
