@@ -539,9 +539,9 @@ class CommonProtocol:
             self.closing.begin("local", 1011, "keepalive pong timeout")
             self.dropConnection(abort=True)
         elif action is Action.NO_MESSAGE:
-            self.start_close(3008, f"no message for {options.message_timeout} s".encode())
+            self.start_close(3008, f"no message for {options.message_timeout:g} s".encode())
         else:
-            reason = f"the peer took nothing that waits to be sent for {options.write_timeout} s"
+            reason = f"the peer took nothing that waits to be sent for {options.write_timeout:g} s"
             cast(Any, self).wasNotCleanReason = reason
             self.dropConnection(abort=True)
 
