@@ -160,6 +160,21 @@ def test_limits_and_keepalive_are_on_by_default(role: Role) -> None:
     assert factory.closeHandshakeTimeout == 10
 
 
+def test_stock_leaves_small_messages_waiting_for_more(role: Role) -> None:
+    """It means to switch Nagle's algorithm off, and reads the option before it is there."""
+    factory = role.stock_factory()
+    assert factory.tcpNoDelay is True
+    assert not role.open(factory).transport.no_delay
+
+
+def test_small_messages_are_sent_at_once(role: Role) -> None:
+    assert role.unopened().transport.no_delay
+    factory = role.factory()
+    factory.setProtocolOptions(tcpNoDelay=False)
+    assert not role.unopened(factory).transport.no_delay
+    assert not role.unopened(role.factory(role.subclass(tcpNoDelay=False))).transport.no_delay
+
+
 def test_a_message_over_the_limit_is_refused_on_its_header(role: Role) -> None:
     peer = role.opened(max_message_size=1000)
 

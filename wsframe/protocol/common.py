@@ -36,7 +36,7 @@ from wsframe.core.closing import Closing, check_close, is_valid_code, truncate_r
 from wsframe.core.keepalive import Action, Keepalive
 from wsframe.errors import OpenError, OpenTimeout, Side
 from wsframe.options import ConnectionOptions
-from wsframe.protocol.tcp import set_keepalive, unsent_bytes
+from wsframe.protocol.tcp import set_keepalive, set_no_delay, unsent_bytes
 
 _log: Final = Logger(namespace="wsframe.protocol")
 
@@ -177,6 +177,9 @@ class CommonProtocol:
         self.keepalive = Keepalive(None, None)
         self._wake_at = math.inf
         self._unsent: int | None = None
+        if getattr(self, "tcpNoDelay", self.factory.tcpNoDelay):
+            # Autobahn asks for it before it has copied the option, and drops the AttributeError.
+            set_no_delay(self.transport)
         set_keepalive(self.transport, self.options)
         self.transport.registerProducer(_Outgoing(self), True)
         super().connectionMade()  # type: ignore[misc]

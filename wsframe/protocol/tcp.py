@@ -1,4 +1,4 @@
-"""What is asked of the TCP socket below a transport: probes, deadlines, what is still unsent."""
+"""What is asked of the TCP socket below a transport: no delay, probes, what is still unsent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if sys.platform == "linux":
 else:  # pragma: no cover - elsewhere nothing is asked
     TIOCOUTQ = None
 
-__all__ = ["set_keepalive", "socket_below", "unsent_bytes"]
+__all__ = ["set_keepalive", "set_no_delay", "socket_below", "unsent_bytes"]
 
 # macOS has another name for it, and Windows may have none.
 _IDLE: Final = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
@@ -34,6 +34,14 @@ def socket_below(transport: object) -> socket.socket | None:
     # Not getHandle: once TLS was started on a transport, that is OpenSSL's object.
     found = getattr(transport, "socket", None)
     return found if isinstance(found, socket.socket) else None
+
+
+def set_no_delay(transport: object) -> None:
+    """Have small messages sent at once (TCP_NODELAY), where the transport is TCP."""
+    set_it = getattr(transport, "setTcpNoDelay", None)
+    if set_it is not None:
+        with contextlib.suppress(OSError):  # a Unix socket, or a peer that has left already
+            set_it(True)
 
 
 def set_keepalive(transport: object, options: ConnectionOptions) -> None:
