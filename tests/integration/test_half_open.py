@@ -88,12 +88,31 @@ async def test_stopped_process_is_found_also_while_messages_are_sent_to_it(proce
         assert (caught.value.code, caught.value.reason) == (1011, "keepalive ping timeout")
 
 
-async def block_with_a_ping_out(connection: Connection, peer: Peer) -> None:
-    """Block the loop for six times the timeout, when a ping is on its way."""
+BLOCKED = 1.2
+"""Seconds: six times the timeout below."""
+
+
+async def block_with_a_ping_out(connection: Connection) -> None:
+    """Block the loop in the turn after that in which a ping went out."""
+    from twisted.internet import reactor
+
     wire: Any = connection._wire
-    await eventually(lambda: wire._ping_payload is not None)
-    await turns(2)
-    time.sleep(1.2)
+    blocked: defer.Deferred[None] = defer.Deferred()
+    send_frame = wire.sendFrame
+
+    def block() -> None:
+        assert wire._ping_payload is not None
+        time.sleep(BLOCKED)
+        blocked.callback(None)
+
+    def send(opcode: int, *rest: Any, **more: Any) -> None:
+        send_frame(opcode, *rest, **more)
+        if opcode == 9:
+            del wire.sendFrame
+            reactor.callLater(0, block)  # type: ignore[attr-defined]
+
+    wire.sendFrame = send
+    await within(blocked)
 
 
 @pytest.mark.parametrize("role", ["client", "server"])
@@ -110,7 +129,7 @@ async def test_blocked_loop_loses_no_connection_and_is_reported(
     async with pair(process, role, ours=waits) as both:
         for _ in range(2):
             asked = process("send", text="in the meantime")
-            await block_with_a_ping_out(both.ours, process)
+            await block_with_a_ping_out(both.ours)
             assert await both.ours.recv(10) == "in the meantime"
             await asked
         await both.ours.send("still there")
@@ -126,7 +145,8 @@ async def test_dead_peer_is_found_after_a_blocked_loop(process: Peer) -> None:
     async with pair(process, "client", ours=keepalive) as both:
         process.signal(signal.SIGSTOP)
         try:
-            await block_with_a_ping_out(both.ours, process)
+            time.sleep(BLOCKED)
+            await turns(2)
             assert both.ours.close_code is None
             assert (await within(both.ours.when_closed())).code == 1011
         finally:
