@@ -112,6 +112,18 @@ def test_latency_is_what_was_measured_last(clock: Clock) -> None:
     assert this.connection.latency == pytest.approx(3)
 
 
+def test_round_trips_of_both_kinds_are_smoothed(clock: Clock) -> None:
+    """By the constants of RFC 6298."""
+    this = Opened(clock, ping_interval=None)
+    assert (this.connection.rtt, this.connection.rtt_variation) == (None, None)
+    for seconds in (1, 2):
+        this.connection.ping(b"1")
+        clock.advance(seconds)
+        this.peer.send(masked_frame(PONG, b"1"))
+    assert this.connection.rtt == pytest.approx(0.875 * 1 + 0.125 * 2)
+    assert this.connection.rtt_variation == pytest.approx(0.75 * 0.5 + 0.25 * 1)
+
+
 def test_a_broadcast_follows_what_waits_in_send(clock: Clock) -> None:
     """State, then its update: never the other way round."""
     this = Opened(clock)

@@ -14,6 +14,7 @@ from wsframe.options import (
     ConnectionOptions,
     RetryPolicy,
     ServerOptions,
+    TCPKeepalive,
 )
 
 KINDS = (ConnectionOptions, ClientOptions, ServerOptions, RetryPolicy)
@@ -25,6 +26,7 @@ NONSENSE = {
     "float": [0, 0.0, -0.0, -1, math.nan, math.inf, -math.inf, 1e9, 10**400, None, *NO_NUMBERS],
     "bool": [0, 1, None, "false", []],
     "tuple[str, ...]": [3, None, "abc", b"abc", [1], [None], ["a", b"b"]],
+    "TCPKeepalive | None": [*NO_NUMBERS, 60, (60, 15, 4)],
     "str": [3, b"a", ["a"], True, "a\r\nB: c", "a\x00", "€", "a\x85"],
 }
 NONSENSE["float | None"] = [value for value in NONSENSE["float"] if value is not None]
@@ -41,6 +43,7 @@ SENSE = {
     "float": [1, 0.001, 366 * 24 * 3600],
     "float | None": [1, 0.001, None],
     "bool": [True, False],
+    "TCPKeepalive | None": [None, TCPKeepalive(idle=1, interval=1, count=1)],
     "str | None": [None, "", "wsframe/1 (é)"],
     "tuple[str, ...]": [()],
     "tuple[str, ...] | None": [None],
@@ -140,10 +143,26 @@ def test_defaults_are_the_classes_own():
     assert RetryPolicy() == DEFAULT_RETRY_POLICY
 
 
+@pytest.mark.parametrize("name", ["idle", "interval", "count"])
+def test_probes_are_counted_as_the_kernel_counts_them(name):
+    """It takes whole seconds, and up to a limit."""
+    for value in [*NONSENSE["int"], 1.5, 32_768 if name != "count" else 128]:
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}\b"):
+            TCPKeepalive(**{name: value})
+    most = 127 if name == "count" else 32_767
+    assert getattr(TCPKeepalive(**{name: most}), name) == most
+
+
+def test_probes_end_after_the_last():
+    """From the last traffic on."""
+    assert TCPKeepalive(idle=10, interval=3, count=5).longest == 25
+
+
 def test_defaults_bound_everything():
     """Nothing that a peer can make grow is without a limit, and every wait ends."""
     # A client that stays connected tries for ever unless told otherwise: one wait after another.
-    for_ever = {"max_attempts", "max_elapsed"}
+    # How long a pong or a message may take only the application knows.
+    for_ever = {"max_attempts", "max_elapsed", "pong_timeout", "message_timeout"}
     for kind, field in FIELDS:
         if field.name in for_ever:
             assert field.default is None

@@ -48,7 +48,7 @@ from wsframe.errors import (
     TLSFailed,
     WSFrameError,
 )
-from wsframe.options import ClientOptions, ConnectionOptions, ServerOptions
+from wsframe.options import ClientOptions, ConnectionOptions, ServerOptions, TCPKeepalive
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
 
@@ -110,6 +110,7 @@ __all__ = [
     "ServerOptions",
     "State",
     "TCPConnectFailed",
+    "TCPKeepalive",
     "TLSEndpoint",
     "TLSFailed",
     "TargetUnreachable",

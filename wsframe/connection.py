@@ -115,7 +115,20 @@ class Connection:
     @property
     def latency(self) -> float | None:
         """The last round trip measured, by the keepalive or by `ping`, in seconds; None before."""
-        return self._wire.latency
+        return self._wire.round_trip.last
+
+    @property
+    def rtt(self) -> float | None:
+        """The round trip in seconds, smoothed over all that were measured; None before the first.
+
+        Smoothed as TCP does it: each new one counts for an eighth (RFC 6298 §2, SRTT).
+        """
+        return self._wire.round_trip.smoothed
+
+    @property
+    def rtt_variation(self) -> float | None:
+        """How far round trips stray from `rtt`, in seconds (RFC 6298 §2, RTTVAR); None before."""
+        return self._wire.round_trip.variation
 
     @property
     def subprotocol(self) -> str | None:
@@ -238,7 +251,7 @@ class Connection:
                 continue  # cancelled by what the pong before it set going
             sent, ponged = answered
             if sent_payload == payload:
-                self._wire.measured(now - sent)
+                self._wire.round_trip.sample(now - sent)
             _settle(ponged, now - sent)
             if sent_payload == payload:
                 return

@@ -17,7 +17,13 @@ from wsframe.core.opening import parse_host, parse_origin
 from wsframe.core.retry import RetryPolicy
 from wsframe.errors import InvalidHeader
 
-__all__ = ["ClientOptions", "ConnectionOptions", "RetryPolicy", "ServerOptions"]
+__all__ = [
+    "ClientOptions",
+    "ConnectionOptions",
+    "RetryPolicy",
+    "ServerOptions",
+    "TCPKeepalive",
+]
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -54,6 +60,34 @@ def _as_tuple(owner: object, name: str, kind: type[T]) -> tuple[T, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TCPKeepalive:
+    """The probes that the kernel sends on an idle TCP connection.
+
+    Unlike a ping they cost no bytes of the WebSocket and wake no application, but they reach the
+    next hop only, such as a proxy, and are answered by a process that hangs.
+    """
+
+    idle: int = 60
+    """Seconds without traffic until the first probe. Linux waits two hours, which is longer than
+    any address translator remembers a connection."""
+
+    interval: int = 15
+    """Seconds between probes that are not answered."""
+
+    count: int = 4
+    """Probes without an answer after which the connection is dead: found in 2 minutes."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "idle", "interval", most=32_767)  # what Linux takes
+        check_counts(self, "count", most=127)
+
+    @property
+    def longest(self) -> int:
+        """Seconds until a dead peer is found."""
+        return self.idle + self.interval * self.count
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConnectionOptions:
     """What holds for an open connection of either role."""
 
@@ -84,8 +118,32 @@ class ConnectionOptions:
     and address translators forget an idle connection; the default of `websockets`."""
 
     ping_timeout: float | None = 20.0
-    """Seconds that a peer may be silent after a ping before the connection is given up; None
+    """Seconds that a peer may be silent after a ping before the connection is given up (1011); None
     waits for ever. A dead peer is found within interval + timeout."""
+
+    pong_timeout: float | None = None
+    """Seconds that the pong itself may take, whatever else the peer sends, before the connection is
+    given up (1011). None: any byte is a sign of life, because a pong has to wait behind a long
+    message. Set it where a feed flows on though the way to its sender is broken."""
+
+    message_timeout: float | None = None
+    """Seconds without a complete message from the peer before the connection is closed with 3008
+    ("timeout" in IANA's registry of close codes); time in which the application has reading paused
+    does not count. None waits for ever: only the application knows how often it is to hear
+    something."""
+
+    write_timeout: float | None = 60.0
+    """Seconds that a full send buffer may wait without the peer taking any of it before the
+    connection is aborted (1006); None waits for ever. Holds off a peer that sends and never reads.
+    A slow one that goes on reading is left alone: Linux tells how much it took; elsewhere it has to
+    take what one write left, 128 KiB or one larger message. The default of nginx's `send_timeout`,
+    and beyond ping_interval + ping_timeout, so that a dead peer is called dead."""
+
+    tcp_keepalive: TCPKeepalive | None = TCPKeepalive()
+    """Probes that the kernel sends while nothing else is sent; None leaves the system's setting.
+    They find a dead hop where pings are off. On Linux data that is not acknowledged for as long
+    (at least `write_timeout`) ends the connection, too (TCP_USER_TIMEOUT), unless `write_timeout`
+    is None. Without effect on Unix sockets."""
 
     close_timeout: float = 10.0
     """Seconds for the closing handshake and the end of TCP after it; then TCP is aborted. The
@@ -105,7 +163,19 @@ class ConnectionOptions:
             "send_buffer",
             "pending_pings",
         )
-        check_seconds(self, "close_timeout", optional=("ping_interval", "ping_timeout"))
+        check_seconds(
+            self,
+            "close_timeout",
+            optional=(
+                "ping_interval",
+                "ping_timeout",
+                "pong_timeout",
+                "message_timeout",
+                "write_timeout",
+            ),
+        )
+        if not isinstance(self.tcp_keepalive, TCPKeepalive | None):
+            raise TypeError(f"tcp_keepalive is a TCPKeepalive or None, not {self.tcp_keepalive!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -358,7 +358,7 @@ def test_pongs_reach_the_listener_and_the_keepalive(clock: Clock) -> None:
 
     peer.send(masked_frame(PONG, ping.payload), masked_frame(PONG, b"other"))
 
-    assert peer.protocol.latency == pytest.approx(0.5)
+    assert peer.protocol.round_trip.last == pytest.approx(0.5)
     assert peer.protocol.listener.events == [("pong", ping.payload), ("pong", b"other")]
 
 

@@ -38,6 +38,7 @@ from memory import (
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from wsframe.clock import loop_watch
 from wsframe.options import ClientOptions, ServerOptions
 from wsframe.protocol import (
     WebSocketClientFactory,
@@ -157,6 +158,21 @@ def test_limits_and_keepalive_are_on_by_default(role: Role) -> None:
     assert (factory.autoPingInterval, factory.autoPingTimeout) == (20, 20)
     assert factory.failByDrop is False
     assert factory.closeHandshakeTimeout == 10
+
+
+def test_stock_leaves_small_messages_waiting_for_more(role: Role) -> None:
+    """It means to switch Nagle's algorithm off, and reads the option before it is there."""
+    factory = role.stock_factory()
+    assert factory.tcpNoDelay is True
+    assert not role.open(factory).transport.no_delay
+
+
+def test_small_messages_are_sent_at_once(role: Role) -> None:
+    assert role.unopened().transport.no_delay
+    factory = role.factory()
+    factory.setProtocolOptions(tcpNoDelay=False)
+    assert not role.unopened(factory).transport.no_delay
+    assert not role.unopened(role.factory(role.subclass(tcpNoDelay=False))).transport.no_delay
 
 
 def test_a_message_over_the_limit_is_refused_on_its_header(role: Role) -> None:
@@ -1165,7 +1181,7 @@ def test_a_ping_is_sent_and_its_latency_measured(role: Role) -> None:
     peer.clock.advance(0.25)
     peer.send(role.frame(PONG, ping.payload))
 
-    assert peer.protocol.keepalive.latency == pytest.approx(0.25)
+    assert peer.protocol.keepalive.round_trip.last == pytest.approx(0.25)
     peer.clock.advance(6.9)
     assert peer.frames() == []
     peer.clock.advance(0.2)
@@ -1204,7 +1220,7 @@ def test_a_pong_that_nobody_asked_for_is_no_answer(role: Role) -> None:
 
     peer.clock.advance(7)
     peer.send(role.frame(PONG, b"unasked"))
-    assert peer.protocol.keepalive.latency is None
+    assert peer.protocol.keepalive.round_trip.last is None
     peer.clock.pump([0.5] * 10)
 
     assert peer.transport.aborted
@@ -1243,13 +1259,187 @@ def test_no_interval_means_no_ping(role: Role) -> None:
     assert peer.timers() == []
 
 
-def test_no_timeout_means_waiting_for_ever(role: Role) -> None:
+def test_no_timeout_means_pinging_and_waiting_for_ever(role: Role) -> None:
     peer = role.opened(ping_interval=7, ping_timeout=None)
 
-    peer.clock.pump([5] * 100)
+    peer.clock.pump([3.5] * 100)
+
+    assert [f.opcode for f in peer.frames()] == [PING] * 50
+    assert not peer.transport.ending
+
+
+def test_a_pong_that_is_overdue_ends_a_connection_whose_bytes_flow(role: Role) -> None:
+    peer = role.opened(ping_interval=7, ping_timeout=4, pong_timeout=32)
+
+    for _ in range(38):
+        assert not peer.transport.aborted
+        peer.clock.advance(1)
+        peer.send(role.frame(BINARY, b"x"))
+    peer.clock.advance(1)
+
+    assert peer.transport.aborted
+    peer.end()
+    assert peer.protocol.closed == (False, 1011, "keepalive pong timeout")
+
+
+def test_a_peer_that_sends_no_message_is_told_so(role: Role) -> None:
+    """Its pongs, and what is not a whole message, do not count."""
+    peer = role.opened(ping_interval=7, message_timeout=96)
+
+    for byte in role.frame(BINARY, bytes(60))[:47]:
+        peer.send(bytes([byte]))
+        peer.clock.advance(2)
+    assert not [f for f in peer.frames() if f.opcode == CLOSE]
+    peer.clock.advance(2)
+
+    (close,) = [f for f in peer.frames() if f.opcode == CLOSE]
+    assert (close.code, close.payload[2:]) == (3008, b"no message for 96 s")
+    peer.end()
+    assert peer.protocol.closed == (False, 3008, "no message for 96 s")
+    assert peer.timers() == []
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_a_message_in_time_keeps_the_connection(role: Role, fragments: int) -> None:
+    peer = role.opened(ping_interval=None, message_timeout=100)
+
+    for _ in range(10):
+        peer.clock.pump([9] * 11)
+        for number in range(fragments):
+            opcode = 0 if number else TEXT
+            peer.send(role.frame(opcode, b"x", fin=number == fragments - 1))
+
+    assert peer.frames() == []
+    assert len(peer.protocol.messages) == 10
+
+
+def test_a_peer_that_takes_nothing_is_given_up(role: Role) -> None:
+    """However much it sends."""
+    peer = role.opened(ping_interval=None, write_timeout=60)
+
+    fill(peer)
+    for _ in range(59):
+        peer.clock.advance(1)
+        peer.send(role.frame(TEXT, b"and I talk"))
+    assert not peer.transport.ending
+    peer.clock.advance(1)
+
+    assert peer.transport.aborted
+    peer.end()
+    reason = "the peer took nothing that waits to be sent for 60 s"
+    assert peer.protocol.closed == (False, 1006, reason)
+    assert peer.protocol.closing.settle().by == "local"
+    assert peer.timers() == []
+
+
+def test_a_peer_that_reads_in_time_is_kept(role: Role) -> None:
+    """Each time it takes what was waiting, it has the whole time again; at the end nobody waits."""
+    peer = role.opened(ping_interval=None, write_timeout=60)
+
+    for _ in range(10):
+        fill(peer)
+        peer.clock.pump([5] * 11)
+        peer.transport.drain()
+    peer.clock.pump([5] * 60)
+
+    assert not peer.transport.ending
+    assert peer.timers() == []
+
+
+def test_a_full_buffer_from_before_the_opening_counts(clock: Clock) -> None:
+    factory = Role("client", ClientProtocol, StockClient, clock).factory(
+        ping_interval=None, write_timeout=60
+    )
+    peer = Peer(factory, clock)
+    head = peer.transport.take()
+    peer.transport.stalled = True
+    peer.transport.write(bytes(100_000))
+    assert peer.protocol.blocked
+
+    peer.send(answer(head))
+    clock.pump([5] * 13)
+
+    assert peer.transport.aborted
+    peer.end()
+
+
+def test_no_write_timeout_means_waiting_for_ever(role: Role) -> None:
+    peer = role.opened(ping_interval=None, write_timeout=None)
+
+    fill(peer)
+
+    assert peer.timers() == []
+
+
+def test_a_ping_that_reading_was_paused_for_is_no_latency(role: Role) -> None:
+    told: list[Any] = []
+    protocol = role.subclass(onAutoPong=lambda self, *args: told.append(args))
+    peer = role.opened(protocol, ping_interval=7)
+    peer.clock.advance(7)
+    (ping,) = peer.frames()
+    peer.protocol.pause_reading()
+    peer.clock.advance(5)
+    peer.protocol.resume_reading()
+
+    peer.send(role.frame(PONG, ping.payload))
+
+    assert told == []
+    assert peer.protocol.keepalive.round_trip.last is None
+    peer.clock.advance(7)
+    assert [f.opcode for f in peer.frames()] == [PING]
+
+
+def test_a_blocked_loop_is_reported_once_and_ends_no_connection(
+    role: Role, logged: Callable[[], str]
+) -> None:
+    """For all connections together; the timers come first, and then what was unread."""
+    factory = role.factory(ping_interval=20, ping_timeout=20, message_timeout=30, write_timeout=30)
+    peers = [role.open(factory) for _ in range(20)]
+    for peer in peers:
+        fill(peer)
+        peer.transport.stalled = False
+    role.clock.pump([0.5] * 40)
+
+    role.clock.advance(65)
+    for peer in peers:
+        peer.transport.drain()
+        peer.send(role.frame(TEXT, b"said meanwhile"))
+
+    role.clock.pump([1] * 15)
+    assert not any(peer.transport.ending for peer in peers)
+    assert logged().count("The event loop was blocked for at least 6") == 1
+    watch = loop_watch(role.clock)
+    assert watch.count == 1
+    assert 60 <= watch.last <= 65
+    for peer in peers:
+        peer.end()
+
+
+def test_after_a_blocked_loop_the_dead_are_found(role: Role) -> None:
+    peer = role.opened(ping_interval=20, ping_timeout=20)
+    role.clock.advance(20)
+
+    role.clock.advance(60)
+    assert not peer.transport.ending
+    assert [f.opcode for f in peer.frames()] == [PING, PING]
+    role.clock.pump([1] * 21)
+
+    assert peer.transport.aborted
+    peer.end()
+
+
+def test_a_system_clock_that_is_set_back_is_no_blocked_loop(role: Role) -> None:
+    """Timers that go by it run out late by the monotonic clock, and in time by their own."""
+    peer = role.opened(ping_interval=20)
+    ahead = 0.0
+    peer.protocol._now = lambda: role.clock.seconds() + ahead
+    ahead = 3600.0
+
+    role.clock.advance(20)
 
     assert [f.opcode for f in peer.frames()] == [PING]
-    assert not peer.transport.ending
+    assert loop_watch(role.clock).count == 0
+    peer.end()
 
 
 def test_no_ping_is_sent_while_closing(role: Role) -> None:

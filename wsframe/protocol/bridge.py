@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from wsframe.awaiting import run
 from wsframe.core import frames
 from wsframe.core.http import Headers, HeadersLike, Request, Response
+from wsframe.core.keepalive import RoundTrip
 from wsframe.core.uri import WebSocketURI
 from wsframe.errors import ConnectionClosed, Reject
 from wsframe.options import ClientOptions, ServerOptions
@@ -105,13 +106,9 @@ class Wire(CommonProtocol):
         return self.closing.settle()
 
     @property
-    def latency(self) -> float | None:
-        """The last keepalive round trip in seconds, None before the first."""
-        return self.keepalive.latency
-
-    def measured(self, latency: float) -> None:
-        """Note a round trip that was measured otherwise."""
-        self.keepalive.latency = latency
+    def round_trip(self) -> RoundTrip:
+        """What pings and their pongs took."""
+        return self.keepalive.round_trip
 
     @property
     def subprotocol(self) -> str | None:

@@ -7,6 +7,7 @@ mended, each said where it is mended.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -29,12 +30,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from wsframe.awaiting import quiet_errback, run
-from wsframe.clock import monotonic_clock
+from wsframe.clock import BLOCKED, loop_watch, monotonic_clock
 from wsframe.core import frames
 from wsframe.core.closing import Closing, check_close, is_valid_code, truncate_reason
 from wsframe.core.keepalive import Action, Keepalive
 from wsframe.errors import OpenError, OpenTimeout, Side
 from wsframe.options import ConnectionOptions
+from wsframe.protocol.tcp import set_keepalive, set_no_delay, unsent_bytes
 
 _log: Final = Logger(namespace="wsframe.protocol")
 
@@ -99,13 +101,16 @@ class _Outgoing:
 
     def pauseProducing(self) -> None:
         """The buffer is full. Twisted says so again at every write."""
-        self.protocol.blocked = True
+        if not self.protocol.blocked:
+            self.protocol.blocked = True
+            self.protocol.sending_blocked()
         if self.protocol.app_producer is not None:
             self.protocol.app_producer.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The buffer is empty."""
         self.protocol.blocked = False
+        self.protocol.sending_resumed()
         self.protocol.write_waiting(SLICE)
         if not self.protocol.blocked:
             self.protocol.unblocked()
@@ -137,6 +142,7 @@ class CommonProtocol:
     maxMessagePayloadSize: int
     autoPingInterval: float
     autoPingTimeout: float
+    autoPingPendingCall: IDelayedCall | None
     closeHandshakeTimeout: float
     maskClientFrames: bool
     maskServerFrames: bool
@@ -169,6 +175,12 @@ class CommonProtocol:
         self._abort_call: IDelayedCall | None = None
         self._waiting: deque[bytes] = deque()
         self.keepalive = Keepalive(None, None)
+        self._wake_at = math.inf
+        self._unsent: int | None = None
+        if getattr(self, "tcpNoDelay", self.factory.tcpNoDelay):
+            # Autobahn asks for it before it has copied the option, and drops the AttributeError.
+            set_no_delay(self.transport)
+        set_keepalive(self.transport, self.options)
         self.transport.registerProducer(_Outgoing(self), True)
         super().connectionMade()  # type: ignore[misc]
 
@@ -243,14 +255,27 @@ class CommonProtocol:
         """Read no more from the transport until `resume_reading`."""
         if not self._reading_paused and not self._discarding:
             self._reading_paused = True
+            self.keepalive.reading_paused(self._now())
+            self._arm_keepalive()
             self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Read again. The time in which we did not listen is not held against the peer."""
         if self._reading_paused:
             self._reading_paused = False
-            self.keepalive.excuse(self._now())
+            self.keepalive.reading_resumed(self._now())
+            self._arm_keepalive()
             self.transport.resumeProducing()
+
+    def sending_blocked(self) -> None:
+        """The transport's buffer is full: from now on the peer has to take some of it."""
+        self._unsent = None
+        self.keepalive.sending_blocked(self._now())
+        self._arm_keepalive()
+
+    def sending_resumed(self) -> None:
+        """The transport's buffer is empty again."""
+        self.keepalive.sending_resumed(self._now())
 
     def unblocked(self) -> None:
         """The transport's buffer is empty again: the pong that is still owed goes first."""
@@ -405,6 +430,10 @@ class CommonProtocol:
         if parts is not None and len(parts) > MANY_PARTS:
             parts[:] = [b"".join(parts)]
 
+    def _onMessageEnd(self) -> None:
+        self.keepalive.message()
+        super()._onMessageEnd()  # type: ignore[misc]
+
     def _onMessage(self, payload: bytes, isBinary: bool) -> None:
         self.call_application(cast(Any, self).onMessage, payload, isBinary)
 
@@ -416,7 +445,8 @@ class CommonProtocol:
             self._ping_payload = None
             latency = self.keepalive.ponged(self._now())
             self._arm_keepalive()
-            self._on_latency(latency, payload)
+            if latency is not None:
+                self._on_latency(latency, payload)
         self.call_application(cast(Any, self).onPong, payload)
 
     def _on_latency(self, latency: float, payload: bytes) -> None:
@@ -434,8 +464,18 @@ class CommonProtocol:
             this = cast(Any, self)
             this._transport_details = create_transport_details(self.transport, this.is_server)
         # Only now is it known what the application set for this connection.
-        self.keepalive = Keepalive(self.autoPingInterval or None, self.autoPingTimeout or None)
+        options = self.options
+        self.keepalive = Keepalive(
+            self.autoPingInterval or None,
+            self.autoPingTimeout or None,
+            pong_timeout=options.pong_timeout,
+            message_timeout=options.message_timeout,
+            write_timeout=options.write_timeout,
+        )
         self.keepalive.start(self._now())
+        self._cancel("autoPingPendingCall")  # Autobahn's own
+        if self.blocked:
+            self.sending_blocked()
         self._arm_keepalive()
         self.call_application(cast(Any, self).onOpen)
 
@@ -462,32 +502,51 @@ class CommonProtocol:
     # ---------------------------------------------------------------- keepalive
 
     def _arm_keepalive(self) -> None:
-        self._cancel("autoPingPendingCall")
+        """See to it that the timer runs out by the deadline; earlier does no harm."""
         deadline = self.keepalive.deadline
-        if deadline is not None:
-            delay = max(0.0, deadline - self._now())
-            self.autoPingPendingCall = self.factory.reactor.callLater(delay, self._sendAutoPing)
+        if deadline is None or (self.autoPingPendingCall and self._wake_at <= deadline):
+            return
+        self._cancel("autoPingPendingCall")
+        self._wake_at = deadline
+        delay = max(0.0, deadline - self._now())
+        self.autoPingPendingCall = self.factory.reactor.callLater(delay, self._sendAutoPing)
 
     def _sendAutoPing(self) -> None:
         """Autobahn: the keepalive timer it starts at the opening has run out."""
-        self.autoPingPendingCall = None
-        if self._reading_paused:
-            # No answer would be heard; but a ping to a peer that is gone provokes the reset that
-            # tells us so.
-            if not self.blocked:
-                self.sendFrame(frames.PING, b"")
-            self._ping_payload = None
-            self.keepalive.start(self._now())
-            self._arm_keepalive()
-            return
-        action = self.keepalive.wake(self._now())
+        now = self._now()
+        call, self.autoPingPendingCall = self.autoPingPendingCall, None
+        if now - self._wake_at > BLOCKED and call is not None:
+            # By the reactor's clock, too: one that was set back is no blocked loop.
+            reactor = self.factory.reactor
+            late = min(now - self._wake_at, reactor.seconds() - call.getTime())
+            loop_watch(reactor).late(now - late, now)
+        if self.blocked:
+            unsent, before = unsent_bytes(self.transport), self._unsent
+            self._unsent = unsent
+            if before is not None and unsent != before:
+                self.keepalive.sent(now)
+        action = self.keepalive.wake(now)
         if action is Action.PING:
             self._ping_payload = os.urandom(8)
             self.sendFrame(frames.PING, self._ping_payload)
-        elif action is Action.GIVE_UP:
-            cast(Any, self).onAutoPingTimeout()
+        elif action is not Action.NOTHING:
+            self._give_up(action)
             return
         self._arm_keepalive()
+
+    def _give_up(self, action: Action) -> None:
+        options = self.options
+        if action is Action.PEER_SILENT:
+            cast(Any, self).onAutoPingTimeout()
+        elif action is Action.PONG_OVERDUE:
+            self.closing.begin("local", 1011, "keepalive pong timeout")
+            self.dropConnection(abort=True)
+        elif action is Action.NO_MESSAGE:
+            self.start_close(3008, f"no message for {options.message_timeout:g} s".encode())
+        else:
+            reason = f"the peer took nothing that waits to be sent for {options.write_timeout:g} s"
+            cast(Any, self).wasNotCleanReason = reason
+            self.dropConnection(abort=True)
 
     def onAutoPingTimeout(self) -> None:
         """Autobahn: the peer did not answer a ping; it is dead, and TCP is aborted."""
