@@ -24,6 +24,7 @@ from wsframe.core.proxy import (
     Way,
     from_environment,
 )
+from wsframe.core.timing import Observe
 from wsframe.core.uri import WebSocketURI, format_host_port, parse_target, target_uri
 from wsframe.endpoints.link import all_of, with_deadline
 from wsframe.endpoints.proxy import ProxyTLS, endpoint_through
@@ -128,11 +129,12 @@ def endpoint_by(
     *,
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
+    observe: Observe | None = None,
 ) -> IStreamClientEndpoint:
     """Return what connects to the route's target by the ways of the route."""
     ways = {
         way: endpoint_through(
-            reactor, way[-1] if way else None, route.host, route.port, proxy_tls, options
+            reactor, way[-1] if way else None, route.host, route.port, proxy_tls, options, observe
         )
         for way in route.ways
     }
