@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
+from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
 from wsframe.clock import monotonic_clock
@@ -28,6 +30,7 @@ from wsframe.core.timing import Observe
 from wsframe.core.uri import WebSocketURI, format_host_port, parse_target, target_uri
 from wsframe.endpoints.link import all_of, with_deadline
 from wsframe.endpoints.proxy import ProxyTLS, endpoint_through
+from wsframe.endpoints.tls import TLSEndpoint
 from wsframe.errors import (
     NameLookupFailed,
     OpenError,
@@ -41,6 +44,7 @@ __all__ = [
     "DeadlineEndpoint",
     "FailoverEndpoint",
     "endpoint_by",
+    "endpoint_to",
     "settings_of",
     "tunnel_endpoint",
 ]
@@ -142,6 +146,28 @@ def endpoint_by(
         return next(iter(ways.values()))
     what = format_host_port(route.host, route.port)
     return FailoverEndpoint(reactor, ways, failover, options.open_timeout, what)
+
+
+def endpoint_to(
+    reactor: Any,
+    uri: WebSocketURI,
+    route: Route,
+    failover: Failover,
+    *,
+    tls: IOpenSSLClientConnectionCreator | None,
+    proxy_tls: ProxyTLS | None,
+    options: ClientOptions,
+    observe: Observe | None = None,
+) -> IStreamClientEndpoint:
+    """Return what connects to the server of a URI: by the route, and for wss within TLS."""
+    endpoint = endpoint_by(
+        reactor, route, failover, proxy_tls=proxy_tls, options=options, observe=observe
+    )
+    if not uri.secure:
+        return endpoint
+    creator = tls if tls is not None else optionsForClientTLS(uri.host)
+    to = format_host_port(uri.host, uri.port)
+    return TLSEndpoint(creator, endpoint, clock=reactor, observe=observe, to=to)
 
 
 @implementer(IStreamClientEndpoint)

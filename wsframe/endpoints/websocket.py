@@ -15,7 +15,6 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,8 +27,7 @@ from wsframe.core.timing import Observe
 from wsframe.core.uri import WebSocketURI, format_host_port
 from wsframe.endpoints.link import Watch, with_deadline
 from wsframe.endpoints.proxy import ProxyTLS
-from wsframe.endpoints.tls import TLSEndpoint
-from wsframe.endpoints.tunnel import endpoint_by
+from wsframe.endpoints.tunnel import endpoint_to
 from wsframe.errors import (
     ConnectionClosed,
     OpenCancelled,
@@ -113,20 +111,18 @@ class WebSocketEndpoint:
         )
         if proxies is None:
             proxies = ProxySettings()
-        endpoint = endpoint_by(
+        if tls is not None and not uri.secure:
+            raise ValueError("tls= is given, but a ws:// URI has no TLS; use wss://")
+        self._endpoint = endpoint_to(
             reactor,
+            uri,
             proxies.choose(uri),
             proxies.failover,
+            tls=tls,
             proxy_tls=proxy_tls,
             options=options,
             observe=observe,
         )
-        if uri.secure:
-            creator = tls if tls is not None else optionsForClientTLS(uri.host)
-            endpoint = TLSEndpoint(creator, endpoint, clock=reactor, observe=observe, to=self._to)
-        elif tls is not None:
-            raise ValueError("tls= is given, but a ws:// URI has no TLS; use wss://")
-        self._endpoint = endpoint
 
     def open(self) -> Awaitable[Connection]:
         """Open; fires with the `Connection`, within `options.open_timeout` seconds."""
