@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet import defer
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -56,7 +56,7 @@ class _Opened(Protocol):
     """What is connected, and says nothing."""
 
     def __init__(self) -> None:
-        self.ended: Deferred[None] = Deferred()
+        self.ended: defer.Deferred[None] = defer.Deferred()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the connection has ended."""
@@ -108,7 +108,7 @@ async def check(
         return Checked(tuple(phases), now() - began, _described(error, tuple(_secrets(way))))
     took = now() - began
     opened.transport.loseConnection()
-    with suppress(TimeoutError):
+    with suppress(defer.TimeoutError):
         await opened.ended.addTimeout(GOODBYE, reactor)
     opened.transport.abortConnection()
     return Checked(tuple(phases), took)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -59,8 +58,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         result = route.as_dict()
         if options.check:
             result["checks"] = [checked.as_dict() for checked in checks]
-        json.dump(result, sys.stdout, indent=2)
-        print()
+        print(json.dumps(result, indent=2))
     works = any(checked.error is None for checked in checks)
     return 0 if works or not options.check else 1
 
