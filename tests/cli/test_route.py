@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from wsframe.cli.arguments import Parser, add_proxies, add_uri, proxy_settings
 from wsframe.core.proxy import Proxy, ProxySettings
 from wsframe.core.uri import parse_uri
 
+ROOT = Path(__file__).resolve().parents[2]
 URI = "wss://example.org/feed?s3cret"
 SECRET = "s3cret"
 
@@ -189,10 +191,13 @@ def test_file_that_others_can_read_is_refused(
     [
         ([], "required: VERB"),
         (["rout"], "invalid choice"),
+        ([f"http://u:{SECRET}@p"], "invalid choice: 'http://...@p'"),
         (["route"], "required: URI"),
         (["route", f"https://u:{SECRET}@example.org"], "use wss://"),
         (["route", f"ws://u:{SECRET}@example.org:x"], "malformed host or port"),
         (["route", "ws://a", f"http://u:{SECRET}@p"], "unrecognized arguments: http://...@p"),
+        (["route", "ws://a", f"http://u:a {SECRET}\n@p"], "unrecognized arguments: http://...@p"),
+        (["route", "ws://a", f"u:{SECRET}@p:1"], "unrecognized arguments: ...@p:1"),
         (["route", "ws://a", f"--pro=http://u:{SECRET}@p"], "unrecognized arguments"),
         (["route", "ws://a", f"--json=http://u:{SECRET}@p"], "ignored explicit argument"),
         (["route", "ws://a", "--proxy", f"ftp://u:{SECRET}@p"], "argument --proxy: a proxy's"),
@@ -231,6 +236,23 @@ def test_malformed_variable_that_decides_is_said_without_its_value(
 
 
 # --- help -----------------------------------------------------------------------------------------
+
+
+def test_manual_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """And no other."""
+    with pytest.raises(SystemExit):
+        main(["route", "--help"])
+    out, _ = capsys.readouterr()
+    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", out, re.MULTILINE)) - {"--help"}
+    manual = (ROOT / "docs/command.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(--[a-z-]+)", manual, re.MULTILINE)) == options
+
+
+def test_program_in_the_manual_prints_the_route(capsys: pytest.CaptureFixture[str]) -> None:
+    manual = (ROOT / "docs/command.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", manual, re.MULTILINE | re.DOTALL)
+    exec(program, {})  # noqa: S102 - our own manual
+    assert "wss://example.org:443: direct" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

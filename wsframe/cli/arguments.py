@@ -39,7 +39,7 @@ can be seen by all users of this machine; what stands in a variable or a private
 
 T = TypeVar("T")
 
-_USER_INFORMATION: Final = re.compile(r"://\S*@")
+_USER_INFORMATION: Final = re.compile(r"(?<=://).*@|(?<!\S)[^\s/]*:[^\s/]*@", re.DOTALL)
 _NEXT_HOP: Final = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 """A comma before a scheme stands in no proxy URL: in the credentials, "/" is percent-encoded."""
 _CERTIFICATE: Final = re.compile(
@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Argparse: say what is wrong, and end; what it quotes may be a URL."""
-        super().error(_USER_INFORMATION.sub("://...@", message))
+        super().error(_USER_INFORMATION.sub("...@", message))
 
 
 def _value(read: Callable[[str], T]) -> Callable[[str], T]:
