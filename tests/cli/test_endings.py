@@ -65,6 +65,32 @@ async def test_timeout_does_not_wait_for_a_look_up() -> None:
     assert "OpenTimeout" in process.output
 
 
+RUNNING = """
+from wsframe.cli.reactor import run
+
+async def succeed(reactor):
+    return type(reactor).__name__
+
+async def fail(reactor):
+    raise LookupError("what it raised")
+
+print({call})
+"""
+
+
+def test_what_runs_in_the_reactor_gives_its_result_or_its_error() -> None:
+    for call, status, text in (("run(succeed)", 0, "Reactor"), ("run(fail)", 1, "what it raised")):
+        done = subprocess.run(
+            [sys.executable, "-c", RUNNING.format(call=call)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status
+        assert text in (done.stderr if status else done.stdout)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["route", "ws://127.0.0.1:9/", "--check"], ["route", "ws://a/", "--json"]],

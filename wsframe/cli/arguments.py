@@ -77,11 +77,10 @@ def _value(read: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def _proxy(text: str) -> Proxy:
-    proxy: Proxy | None = None
-    for url in _NEXT_HOP.split(text):
+    first, *others = _NEXT_HOP.split(text)
+    proxy = Proxy.parse(first)
+    for url in others:
         proxy = Proxy.parse(url, via=proxy)
-    if proxy is None:
-        raise InvalidProxy("it is empty")
     return proxy
 
 
