@@ -14,17 +14,15 @@ from wsframe.core.timing import PhaseDone
 from wsframe.core.uri import parse_uri
 from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
 from wsframe.endpoints.tunnel import endpoint_by
-from wsframe.errors import HandshakeRefused
+from wsframe.errors import HandshakeRefused, OpenCancelled
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
 
 from .certificates import Authority
+from .names import Resolver
 from .proxies import PASSWORD, USER, Proxies
 from .raw import Raw, RawServer, Stepped, switching
 from .test_https_proxy import trusting
 from .test_proxy import echo_server
-from .test_socks import Resolver, resolver
-
-__all__ = ["resolver"]
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +174,35 @@ async def test_each_phase_has_its_own_time() -> None:
         ("proxy", 3.0, "HTTP 200"),
         ("handshake", 2.0, "chat"),
     ]
+
+
+@pytest.mark.parametrize("last", ["dns", "tcp", "proxy-tls", "proxy", "tls", "handshake"])
+@pytest_twisted.ensureDeferred
+async def test_who_observes_may_cancel(proxies: Proxies, authority: Authority, last: str) -> None:
+    """At any phase; the result is one error, and nothing is left."""
+    from twisted.internet import reactor
+
+    plain = proxies.get("tinyproxy", auth=False)
+    port = proxies.tls_before(plain, authority.issue("localhost"))
+    told: list[str] = []
+
+    def observe(done: PhaseDone) -> None:
+        told.append(done.phase)
+        if done.phase == last:
+            opening.cancel()
+
+    async with echo_server(tls_listen(authority.issue("localhost"))) as target:
+        opening = WebSocketEndpoint(
+            reactor,
+            parse_uri(f"wss://localhost:{target}/"),
+            proxies=ProxySettings(f"https://localhost:{port}"),
+            tls=authority.client("localhost"),
+            proxy_tls=trusting(authority),
+            observe=observe,
+        ).open()
+        with pytest.raises(OpenCancelled):
+            await opening
+    assert told[-1] == last
 
 
 @pytest_twisted.ensureDeferred

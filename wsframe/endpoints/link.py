@@ -146,6 +146,9 @@ class Link(Protocol):
 
     def succeed(self, leftover: bytes) -> None:
         """Build the protocol inside; the bytes that came already are its first."""
+        self._watch.done(self.phase, self._to, self._since, self.detail)
+        if self.result.called:  # cancelled by who observes
+            return
         transport = cast(ITransport, self.transport)
         try:
             inner = self._factory.buildProtocol(transport.getPeer())
@@ -160,7 +163,6 @@ class Link(Protocol):
         if self._finished:  # cancelled meanwhile, by the factory or the protocol
             return
         self._finished = True
-        self._watch.done(self.phase, self._to, self._since, self.detail)
         self.result.callback(inner)
         if leftover:
             inner.dataReceived(leftover)

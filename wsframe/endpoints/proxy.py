@@ -296,6 +296,7 @@ class SOCKSEndpoint:
         self._proxy = _spoken(proxy, *_SOCKS)
         self._port = port
         self._timeout = timeout
+        self._observe = observe
         self._watch = Watch(reactor, observe)
         reaches = endpoint or _way_to(reactor, self._proxy, proxy_tls, options, observe)
         self._endpoint = _reaching(reaches, self._proxy)
@@ -326,10 +327,7 @@ class SOCKSEndpoint:
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         hosts: tuple[str, ...] = (self._host,)
         if self._lookup:
-            since = self._watch.now()
-            hosts = await look_up(self._reactor, self._host, self._port)
-            what = format_host_port(self._host, self._port)
-            self._watch.done("dns", what, since, ", ".join(hosts))
+            hosts = await look_up(self._reactor, self._host, self._port, self._observe)
         refusals: list[OpenError] = []
         for host in hosts:
             handshake = self._handshake(host)
