@@ -12,10 +12,15 @@ from twisted.internet.endpoints import SSL4ServerEndpoint
 from wsframe.core.proxy import Proxy, ProxySettings
 from wsframe.core.timing import PhaseDone
 from wsframe.core.uri import parse_uri
-from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint, TLSEndpoint, WebSocketEndpoint
-from wsframe.endpoints.tunnel import endpoint_by
+from wsframe.endpoints import (
+    HTTPConnectEndpoint,
+    SOCKSEndpoint,
+    TLSEndpoint,
+    WebSocketEndpoint,
+    tunnel_endpoint,
+)
 from wsframe.errors import HandshakeRefused, OpenCancelled
-from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+from wsframe.options import ClientOptions
 
 from .certificates import Authority
 from .names import Resolver
@@ -233,15 +238,9 @@ async def test_next_way_is_told_of_behind_the_one_that_failed(proxies: Proxies) 
     good = f"http://127.0.0.1:{proxies.get('tinyproxy', auth=False)}"
     told: list[PhaseDone] = []
     async with RawServer(script) as bad, RawServer() as target:
-        settings = ProxySettings([f"http://127.0.0.1:{bad.port}", good])
-        endpoint = endpoint_by(
-            reactor,
-            settings.choose(parse_uri(f"ws://127.0.0.1:{target.port}/")),
-            settings.failover,
-            proxy_tls=None,
-            options=DEFAULT_CLIENT_OPTIONS,
-            observe=told.append,
-        )
+        ways = [f"http://127.0.0.1:{bad.port}", good]
+        address = f"127.0.0.1:{target.port}"
+        endpoint = tunnel_endpoint(reactor, address, proxies=ways, observe=told.append)
         await through(endpoint)
     assert [done.phase for done in told] == ["tcp", "tcp", "proxy"]
     assert told[2].to == good

@@ -67,6 +67,7 @@ def tunnel_endpoint(
     proxy_tls: ProxyTLS | None = None,
     timeout: float | None = 30.0,
     options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+    observe: Observe | None = None,
 ) -> IStreamClientEndpoint:
     """Return an endpoint that gives any protocol a byte stream to a host, by the proxies set.
 
@@ -81,6 +82,7 @@ def tunnel_endpoint(
     `HTTPConnectEndpoint`. `timeout` is seconds for everything, from the first name look-up to the
     open tunnel; None leaves it to the caller, and a list of proxies then shares
     `options.open_timeout`. What `options` say of proxies applies, and nothing else in them.
+    `observe` is called with a `PhaseDone` for each phase that succeeds.
 
     `connect` of the endpoint fires with the protocol that the factory built, once the tunnel is
     open; it fails with an `OpenError`, can be cancelled at any moment, and leaves nothing behind.
@@ -97,7 +99,12 @@ def tunnel_endpoint(
         options = replace(options, open_timeout=timeout)
     settings = settings_of(proxies)
     endpoint = endpoint_by(
-        reactor, settings.choose(uri), settings.failover, proxy_tls=proxy_tls, options=options
+        reactor,
+        settings.choose(uri),
+        settings.failover,
+        proxy_tls=proxy_tls,
+        options=options,
+        observe=observe,
     )
     return DeadlineEndpoint(reactor, endpoint, timeout, format_host_port(uri.host, uri.port))
 
