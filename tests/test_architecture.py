@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wsframe.client", "wsframe.server", "wsframe.hub", "wsframe.backplane.*"),
     ("wsframe",),  # the public names
     ("wsframe.monitor.*",),
-    ("wsframe.services.*", "wsframe.cli", "wsframe.testing"),
+    ("wsframe.services.*", "wsframe.cli.*", "wsframe.__main__", "wsframe.testing"),
     ("twisted.plugins.wsframe_plugins",),
 )
 

@@ -107,6 +107,7 @@ class Installed:
     twisted_file: str = ""
     tunnel: str = ""
     check: str = ""
+    command_version: str = ""
     version_after: str = ""
     twistd_help_after: str = ""
     left_over: list[str] = field(default_factory=list)
@@ -142,6 +143,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Install
     seen.twistd_help = environment.run("twistd", "--help")
     seen.twisted_file = environment.run("python", "-c", "import twisted; print(twisted.__file__)")
     seen.tunnel = environment.run("python", "-c", DESCRIBED)
+    seen.command_version = environment.run("wsframe", "--version")
     for service in SERVICES:
         seen.service_help[service] = environment.run("twistd", service, "--help")
     environment.pip("uninstall", "--yes", "wsframe")
@@ -209,6 +211,11 @@ def test_an_installed_service_says_its_options(installed: Installed, service: st
 def test_the_installed_description_is_an_endpoint(installed: Installed) -> None:
     """Twisted finds the parser among its plugins."""
     assert "h:443 through http://gw:8080" in installed.tunnel
+
+
+def test_the_command_is_installed(installed: Installed) -> None:
+    """And says the version of what was installed."""
+    assert installed.command_version == f"wsframe {PROJECT['version']}\n"
 
 
 def test_the_installed_twisted_is_the_real_one(installed: Installed) -> None:

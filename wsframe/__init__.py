@@ -6,14 +6,16 @@ from wsframe.auth import basic_auth, bearer_auth, load_tokens
 from wsframe.client import WebSocketClientService, connect
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core.http import Headers, Request, Response
-from wsframe.core.proxy import FROM_ENVIRONMENT, Proxy, ProxySettings
+from wsframe.core.proxy import FROM_ENVIRONMENT, Hop, Proxy, ProxySettings, Route
 from wsframe.core.retry import GIVE_UP, RETRY, RetryPolicy, Verdict, retry_after
+from wsframe.core.timing import Observe, PhaseDone
 from wsframe.endpoints import (
     HTTPConnectEndpoint,
     ProxiedAgentEndpointFactory,
     SOCKSEndpoint,
     TLSEndpoint,
     WebSocketEndpoint,
+    explain_route,
     tunnel_endpoint,
 )
 from wsframe.errors import (
@@ -80,15 +82,18 @@ __all__ = [
     "HTTPConnectEndpoint",
     "HandshakeRefused",
     "Headers",
+    "Hop",
     "InvalidHeader",
     "InvalidProxy",
     "InvalidTokenFile",
     "InvalidURI",
     "Message",
     "NameLookupFailed",
+    "Observe",
     "OpenCancelled",
     "OpenError",
     "OpenTimeout",
+    "PhaseDone",
     "ProxiedAgentEndpointFactory",
     "Proxy",
     "ProxyAuthRefused",
@@ -104,6 +109,7 @@ __all__ = [
     "Request",
     "Response",
     "RetryPolicy",
+    "Route",
     "SOCKSEndpoint",
     "SendBufferFull",
     "Server",
@@ -124,6 +130,7 @@ __all__ = [
     "bearer_auth",
     "broadcast",
     "connect",
+    "explain_route",
     "load_tokens",
     "retry_after",
     "serve",

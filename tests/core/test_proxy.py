@@ -1,6 +1,7 @@
 """One proxy's address and credentials, the choice of a route, and fail-over."""
 
 import dataclasses
+import json
 import math
 import os
 import traceback
@@ -703,6 +704,38 @@ def test_route_explains_itself():
 def test_route_says_what_decided(given, text):
     """In one line."""
     assert given.choose(WS).explain().splitlines()[0] == f"ws://example.org:80: {text}"
+
+
+def test_route_decided_by_an_option_of_a_command_says_so():
+    route = dataclasses.replace(ProxySettings(A).choose(WS), rule="option", name="--proxy")
+    assert route.why == "the option --proxy"
+
+
+def test_route_as_a_dict_is_json_with_the_hops_of_each_way_and_no_secret():
+    last = Proxy("a", 1, "us3r", "s3cret", "socks5h", via=Proxy("::1", 2, token="t0ken"))
+    route = ProxySettings([last, B], no_proxy="x y/0").choose(WSS)
+    found = json.loads(json.dumps(route.as_dict()))
+    assert found["ways"][0] == [
+        {"to": "http://[::1]:2", "lookup": "none", "by": None},
+        {"to": "socks5h://a:1", "lookup": "proxy", "by": "http://[::1]:2"},
+        {"to": "example.org:443", "lookup": "proxy", "by": "socks5h://a:1"},
+    ]
+    assert len(found["ways"]) == 2
+    del found["ways"]
+    assert found.pop("why") == route.why
+    assert found.pop("notes") == list(route.notes)
+    assert len(route.notes) == 1
+    assert found == {
+        "scheme": "wss",
+        "host": "example.org",
+        "port": 443,
+        "direct": False,
+        "rule": "key",
+        "name": "all",
+        "entry": None,
+    }
+    for secret in ("us3r", "s3cret", "t0ken"):
+        assert secret not in str(route.as_dict())
 
 
 def test_hops_to_an_address_need_no_name():

@@ -73,6 +73,7 @@ class HTTPConnect:
 
     def _begin(self, credentials: str | None) -> None:
         """Make the request with these credentials, and wait for its answer."""
+        self._scheme = "" if credentials is None else credentials.partition(" ")[0]
         lines = [f"CONNECT {self._target} HTTP/1.1", f"Host: {self._target}"]
         if credentials is not None:
             lines.append(f"Proxy-Authorization: {credentials}")
@@ -100,7 +101,8 @@ class HTTPConnect:
         if answer is None:
             return Step()
         if answer.switched:
-            return Step(leftover=answer.trailing)
+            detail = f"HTTP {answer.status}, {self._scheme}".rstrip(", ")
+            return Step(leftover=answer.trailing, detail=detail)
         return self._refused(answer)
 
     def _refused(self, answer: Answer) -> Step:

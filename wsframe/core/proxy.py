@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from enum import Enum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import quote, unquote
 
 from wsframe.core.http import Headers, HeadersLike
@@ -342,8 +342,9 @@ _One = str | Proxy | Sequence[str | Proxy] | None
 Proxies = str | Proxy | Sequence[str | Proxy] | Mapping[str, _One] | FromEnvironment | None
 """A URL or Proxy for everything, a list of them to try in order, or a mapping; None: direct."""
 
-Rule = Literal["no_proxy", "key", "variable", "default"]
-"""What decided a route: a NO_PROXY list, a key of `proxies=`, a variable, or nothing."""
+Rule = Literal["no_proxy", "key", "variable", "option", "default"]
+"""What decided a route: a NO_PROXY list, a key of `proxies=`, an environment variable, an option
+of a command, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -371,8 +372,8 @@ class Route:
     first, and the empty tuple is the direct way. There is always one, and a direct one only
     alone: no failure leads past the proxies.
 
-    `rule` is what decided, `name` the key, the variable, or the name of the NO_PROXY list, and
-    `entry` the entry of that list. `notes` are what was passed over in the settings.
+    `rule` is what decided, `name` the key, variable or option, or the name of the NO_PROXY list,
+    and `entry` the entry of that list. `notes` are what was passed over in the settings.
     """
 
     scheme: str
@@ -396,6 +397,7 @@ class Route:
             "no_proxy": f"the entry {self.entry!r} of {self.name}",
             "key": f"the key {self.name!r} of the proxies given",
             "variable": f"the environment variable {self.name}",
+            "option": f"the option {self.name}",
             "default": "no proxy is set for it",
         }[self.rule]
 
@@ -424,6 +426,21 @@ class Route:
         ]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the whole as JSON knows it: each way as the list of its hops; no credentials."""
+        return {
+            "scheme": self.scheme,
+            "host": self.host,
+            "port": self.port,
+            "direct": self.direct,
+            "rule": self.rule,
+            "name": self.name,
+            "entry": self.entry,
+            "why": self.why,
+            "ways": [[asdict(hop) for hop in self.hops(way)] for way in self.ways],
+            "notes": list(self.notes),
+        }
 
 
 def _compared(host: str) -> Host:

@@ -58,7 +58,8 @@ _REFUSALS_5: Final = {
 }
 _UNREACHABLE_5: Final = frozenset({3, 4, 5, 6})
 
-_Script = Generator[tuple[bytes, int], bytes, None]
+_Script = Generator[tuple[bytes, int], bytes, str]
+"""It returns how the proxy agreed."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ class _Handshake:
             del self._held[: self._wanted]
             try:
                 more, self._wanted = self._script.send(share)
-            except StopIteration:
-                return Step(send, bytes(self._held))
+            except StopIteration as agreed:
+                return Step(send, bytes(self._held), detail=agreed.value)
             send += more
         return Step(send)
 
@@ -157,6 +158,7 @@ def _script_4(talk: _Talk, request: bytes, *, named: bool) -> _Script:
     if code != _GRANTED_4:
         raise talk.refusal(ProxyRefused, code, _REFUSALS_4.get(code))
     yield b"", 6  # a port and an address that mean nothing for CONNECT
+    return "SOCKS4, user name" if named else "SOCKS4"
 
 
 class SOCKS5(_Handshake):
@@ -223,6 +225,7 @@ def _script_5(talk: _Talk, login: bytes | None, request: bytes) -> _Script:
     else:
         raise talk.bad(f"the answer has an address of the unknown type {address}")
     yield b"", length + 2  # the proxy's own address and port, of no use here
+    return "SOCKS5, user name and password" if method == _USER_PASSWORD else "SOCKS5"
 
 
 def _check_version_5(talk: _Talk, version: int) -> None:

@@ -14,7 +14,8 @@ class Step:
 
     `send` is what to send to the proxy now, possibly nothing. `leftover` is None until the tunnel
     is open, and then the bytes that already came through it: they belong to the protocol inside
-    and were not looked at. `send` goes out first where there are both.
+    and were not looked at. `send` goes out first where there are both. `detail` is then how the
+    proxy agreed, such as "HTTP 200, Basic", without a secret.
 
     `repr()` shows neither: the one may hold credentials, the other is nobody's business.
     """
@@ -22,6 +23,7 @@ class Step:
     send: bytes = field(default=b"", repr=False)
     leftover: bytes | None = field(default=None, repr=False)
     reconnect: bool = field(default=False, repr=False)
+    detail: str = field(default="", repr=False, compare=False)
 
 
 class TunnelHandshake(Protocol):

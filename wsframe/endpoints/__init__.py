@@ -17,6 +17,7 @@ from __future__ import annotations
 from wsframe.endpoints.agent import ProxiedAgentEndpointFactory
 from wsframe.endpoints.host import HostEndpoint
 from wsframe.endpoints.proxy import HTTPConnectEndpoint, ProxyTLS, SOCKSEndpoint
+from wsframe.endpoints.route import explain_route
 from wsframe.endpoints.tls import TLSEndpoint
 from wsframe.endpoints.tunnel import tunnel_endpoint
 from wsframe.endpoints.websocket import ConnectionProtocol, WebSocketEndpoint
@@ -30,5 +31,6 @@ __all__ = [
     "SOCKSEndpoint",
     "TLSEndpoint",
     "WebSocketEndpoint",
+    "explain_route",
     "tunnel_endpoint",
 ]

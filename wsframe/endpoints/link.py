@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -17,6 +17,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from wsframe.clock import global_reactor, monotonic_clock
+from wsframe.core.timing import Observe, PhaseDone
 from wsframe.errors import (
     OpenCancelled,
     OpenError,
@@ -25,7 +27,7 @@ from wsframe.errors import (
     ProxyTimeout,
 )
 
-__all__ = ["Link", "all_of", "connect_link", "with_deadline"]
+__all__ = ["Link", "Watch", "all_of", "connect_link", "with_deadline"]
 
 
 def with_deadline(
@@ -68,19 +70,47 @@ def with_deadline(
     return attempt.addBoth(done)
 
 
+class Watch:
+    """Takes the time of phases for whoever observes an opening; `observe` None: for nobody.
+
+    `reactor` None is the installed one.
+    """
+
+    def __init__(self, reactor: IReactorTime | None, observe: Observe | None) -> None:
+        self._observe = observe
+        self._now = None if observe is None else monotonic_clock(reactor or global_reactor())
+
+    def now(self) -> float:
+        """Return the time in seconds, 0 where nobody wants to know."""
+        return 0.0 if self._now is None else self._now()
+
+    def done(self, phase: Phase, to: str, since: float, detail: str = "") -> None:
+        """Tell of a phase that began at `since`, in the time of `now`, and has succeeded."""
+        if self._observe is not None:
+            self._observe(PhaseDone(phase, to, self.now() - since, detail))
+
+
+NOBODY: Final = Watch(None, None)
+
+
 class Link(Protocol):
     """A protocol that shakes hands, and then hands its transport to the protocol inside.
 
     A subclass gives `begin`, `advance` (bytes in; the leftover bytes out once done, None before)
     and `ended` (the error for a transport that is lost too early). `proxy` is the proxy that it
-    shakes hands with, without its password, None where that is not a proxy.
+    shakes hands with, without its password, None where that is not a proxy. `watch` is told of the
+    success; `to` is then what was shaken hands with, and `detail` what came of it.
     """
 
     phase: Phase
     proxy: str | None = None
+    detail: str = ""
 
-    def __init__(self, factory: IProtocolFactory) -> None:
+    def __init__(self, factory: IProtocolFactory, watch: Watch = NOBODY, to: str = "") -> None:
         self._factory = factory
+        self._watch = watch
+        self._to = to
+        self._since = 0.0
         self._inner: IProtocol | None = None
         self._finished = False
         self.result: Deferred[IProtocol] = Deferred(self._cancel)
@@ -98,6 +128,7 @@ class Link(Protocol):
 
     def connectionMade(self) -> None:
         """Twisted: the transport below is connected; begin."""
+        self._since = self._watch.now()
         self.begin()
 
     def dataReceived(self, data: bytes) -> None:
@@ -115,6 +146,9 @@ class Link(Protocol):
 
     def succeed(self, leftover: bytes) -> None:
         """Build the protocol inside; the bytes that came already are its first."""
+        self._watch.done(self.phase, self._to, self._since, self.detail)
+        if self.result.called:  # cancelled by who observes
+            return
         transport = cast(ITransport, self.transport)
         try:
             inner = self._factory.buildProtocol(transport.getPeer())

@@ -24,10 +24,11 @@ from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.http_connect import HTTPConnect
 from wsframe.core.proxy import Proxy
 from wsframe.core.socks import SOCKS4, SOCKS5
+from wsframe.core.timing import Observe
 from wsframe.core.tunnel import TunnelHandshake
 from wsframe.core.uri import format_host_port, to_ascii_host
 from wsframe.endpoints.host import HostEndpoint, SocketEndpoint, look_up
-from wsframe.endpoints.link import Link, all_of, connect_link, with_deadline
+from wsframe.endpoints.link import Link, Watch, all_of, connect_link, with_deadline
 from wsframe.endpoints.tls import TLSEndpoint
 from wsframe.errors import (
     BadProxyAnswer,
@@ -54,8 +55,10 @@ class _ConnectAgainError(OpenError):
 class _TunnelLink(Link):
     phase = "proxy"
 
-    def __init__(self, factory: IProtocolFactory, handshake: TunnelHandshake, proxy: Proxy) -> None:
-        super().__init__(factory)
+    def __init__(
+        self, factory: IProtocolFactory, watch: Watch, handshake: TunnelHandshake, proxy: Proxy
+    ) -> None:
+        super().__init__(factory, watch, str(proxy))
         self._handshake = handshake
         self.proxy = str(proxy)
 
@@ -68,6 +71,7 @@ class _TunnelLink(Link):
             raise _ConnectAgainError("the handshake goes on elsewhere", phase="proxy")
         if step.send:
             cast(ITransport, self.transport).write(step.send)
+        self.detail = step.detail
         return step.leftover
 
     def ended(self, reason: Failure) -> Exception:
@@ -143,24 +147,36 @@ def endpoint_through(
     port: int,
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
+    observe: Observe | None = None,
 ) -> IStreamClientEndpoint:
     """Return what connects to a host through the proxy, and those it is reached by; or directly."""
     if proxy is None:
-        return cast(IStreamClientEndpoint, HostEndpoint(reactor, host, port))
+        return cast(IStreamClientEndpoint, HostEndpoint(reactor, host, port, observe=observe))
     kind: Any = SOCKSEndpoint if proxy.scheme in _SOCKS else HTTPConnectEndpoint
     endpoint: IStreamClientEndpoint = kind(
-        reactor, proxy, host, port, timeout=None, proxy_tls=proxy_tls, options=options
+        reactor,
+        proxy,
+        host,
+        port,
+        timeout=None,
+        proxy_tls=proxy_tls,
+        options=options,
+        observe=observe,
     )
     return endpoint
 
 
 def _way_to(
-    reactor: Any, proxy: Proxy, proxy_tls: ProxyTLS | None, options: ClientOptions
+    reactor: Any,
+    proxy: Proxy,
+    proxy_tls: ProxyTLS | None,
+    options: ClientOptions,
+    observe: Observe | None,
 ) -> IStreamClientEndpoint:
     """Return what reaches the proxy: its Unix socket, or its address, through the one before it."""
     if proxy.path is not None:
-        return cast(IStreamClientEndpoint, SocketEndpoint(reactor, proxy.path))
-    return endpoint_through(reactor, proxy.via, proxy.host, proxy.port, proxy_tls, options)
+        return cast(IStreamClientEndpoint, SocketEndpoint(reactor, proxy.path, observe=observe))
+    return endpoint_through(reactor, proxy.via, proxy.host, proxy.port, proxy_tls, options, observe)
 
 
 @implementer(IStreamClientEndpoint)
@@ -178,6 +194,9 @@ class HTTPConnectEndpoint:
     phase "proxy-tls". `proxy_tls` is called with the `Proxy` and returns what is verified, such as
     `optionsForClientTLS(proxy.host, trustRoot=...)`; None takes the system's authorities.
 
+    `observe` is called with a `PhaseDone` for each phase that succeeds; those of an `endpoint`
+    that is given are its own matter.
+
     Raises `InvalidProxy` or `InvalidHeader` when made; `connect` fails with an `OpenError`.
     """
 
@@ -193,6 +212,7 @@ class HTTPConnectEndpoint:
         endpoint: IStreamClientEndpoint | None = None,
         proxy_tls: ProxyTLS | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+        observe: Observe | None = None,
     ) -> None:
         self._reactor = reactor
         self._proxy = _spoken(proxy, "http", "https")
@@ -200,10 +220,18 @@ class HTTPConnectEndpoint:
         self._headers = (*Headers(self._proxy.headers).pairs, *Headers(headers).pairs)
         self._timeout = timeout
         self._options = options
-        self._endpoint = endpoint or _way_to(reactor, self._proxy, proxy_tls, options)
+        self._watch = Watch(reactor, observe)
+        self._endpoint = endpoint or _way_to(reactor, self._proxy, proxy_tls, options, observe)
         if self._proxy.scheme == "https":
             creator = (proxy_tls or _verify_by_default)(self._proxy)
-            self._endpoint = TLSEndpoint(creator, self._endpoint, clock=reactor, phase="proxy-tls")
+            self._endpoint = TLSEndpoint(
+                creator,
+                self._endpoint,
+                clock=reactor,
+                phase="proxy-tls",
+                observe=observe,
+                to=str(self._proxy),
+            )
         self._endpoint = _reaching(self._endpoint, self._proxy)
         self._handshake()  # what is wrong with the arguments is said now
 
@@ -225,7 +253,7 @@ class HTTPConnectEndpoint:
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         handshake = self._handshake()
         while True:  # it asks for a new connection only as often as it has another answer to a 407
-            link = _TunnelLink(factory, handshake, self._proxy)
+            link = _TunnelLink(factory, self._watch, handshake, self._proxy)
             with suppress(_ConnectAgainError):
                 return await connect_link(self._endpoint, link)
 
@@ -246,6 +274,7 @@ class SOCKSEndpoint:
     `timeout` is seconds for everything, None leaves it to the caller. `endpoint` is what reaches
     the proxy; None is TCP to its address, or its Unix socket, through the proxies that it is
     reached by (`Proxy.via`). `proxy_tls` and `options` are for those, as in `HTTPConnectEndpoint`.
+    `observe` is as there; the look-up of the target is a phase "dns", too.
 
     Raises `InvalidProxy` when made; `connect` fails with an `OpenError`.
     """
@@ -261,12 +290,15 @@ class SOCKSEndpoint:
         endpoint: IStreamClientEndpoint | None = None,
         proxy_tls: ProxyTLS | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+        observe: Observe | None = None,
     ) -> None:
         self._reactor = reactor
         self._proxy = _spoken(proxy, *_SOCKS)
         self._port = port
         self._timeout = timeout
-        reaches = endpoint or _way_to(reactor, self._proxy, proxy_tls, options)
+        self._observe = observe
+        self._watch = Watch(reactor, observe)
+        reaches = endpoint or _way_to(reactor, self._proxy, proxy_tls, options, observe)
         self._endpoint = _reaching(reaches, self._proxy)
         try:
             self._host = to_ascii_host(host)
@@ -295,13 +327,13 @@ class SOCKSEndpoint:
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         hosts: tuple[str, ...] = (self._host,)
         if self._lookup:
-            hosts = await look_up(self._reactor, self._host, self._port)
+            hosts = await look_up(self._reactor, self._host, self._port, self._observe)
         refusals: list[OpenError] = []
         for host in hosts:
             handshake = self._handshake(host)
             if isinstance(handshake, ValueError):
                 continue  # SOCKS4 and an IPv6 address
-            link = _TunnelLink(factory, handshake, self._proxy)
+            link = _TunnelLink(factory, self._watch, handshake, self._proxy)
             try:
                 return await connect_link(self._endpoint, link)
             except ProxyRefused as error:

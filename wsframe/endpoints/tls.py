@@ -20,7 +20,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from wsframe.endpoints.link import Link, connect_link
+from wsframe.core.timing import Observe
+from wsframe.endpoints.link import Link, Watch, connect_link
 from wsframe.errors import (
     Phase,
     TLSFailed,
@@ -31,12 +32,13 @@ __all__ = ["TLSEndpoint"]
 
 @implementer(IHandshakeListener)
 class _TLSLink(Link):
-    def __init__(self, factory: IProtocolFactory, phase: Phase) -> None:
-        super().__init__(factory)
+    def __init__(self, factory: IProtocolFactory, watch: Watch, to: str, phase: Phase) -> None:
+        super().__init__(factory, watch, to)
         self.phase = phase
 
     def handshakeCompleted(self) -> None:
         if not self._finished:
+            self.detail = _agreed_text(cast(Any, self.transport).getHandle())
             self.succeed(b"")
 
     def advance(self, data: bytes) -> bytes | None:
@@ -59,6 +61,15 @@ def _is_the_certificates(error: BaseException | None) -> bool:
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return any(entry[-1] == "certificate verify failed" for entry in error.args[0])
     return isinstance(error, VerificationError)
+
+
+def _agreed_text(connection: SSL.Connection) -> str:
+    """Return what both sides agreed on: version, cipher and, where there is one, the protocol."""
+    agreed = [connection.get_protocol_version_name(), connection.get_cipher_name()]
+    protocol = connection.get_alpn_proto_negotiated()
+    if protocol:
+        agreed.append(f"ALPN {protocol.decode('ascii', 'backslashreplace')}")
+    return ", ".join(filter(None, agreed))
 
 
 def _tls_text(reason: Failure) -> str:
@@ -93,7 +104,8 @@ class TLSEndpoint:
 
     Twisted's `wrapClientTLS` fires before it, and a wrong certificate comes as a lost connection.
     `creator` says what is verified; see `twisted.internet.ssl.optionsForClientTLS`. `phase` is what
-    its errors say: "tls", or "proxy-tls" where a proxy is spoken to.
+    its errors say: "tls", or "proxy-tls" where a proxy is spoken to. `observe` is called when the
+    phase is done, and told that it was about `to`, such as host:port; see `PhaseDone`.
 
     Raises TypeError for a creator that does not verify the host name. `connect` fails with
     `TLSFailed`, or as the endpoint below does.
@@ -106,6 +118,8 @@ class TLSEndpoint:
         *,
         clock: IReactorTime | None = None,
         phase: Phase = "tls",
+        observe: Observe | None = None,
+        to: str = "",
     ) -> None:
         creates = IOpenSSLClientConnectionCreator.providedBy(creator)
         if not creates or isinstance(creator, CertificateOptions):
@@ -118,11 +132,13 @@ class TLSEndpoint:
         self._endpoint = endpoint
         self._clock = clock
         self._phase = phase
+        self._watch = Watch(clock, observe)
+        self._to = to
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fires with the protocol that the factory built."""
         return connect_link(
             self._endpoint,
-            _TLSLink(factory, self._phase),
+            _TLSLink(factory, self._watch, self._to, self._phase),
             lambda inner: TLSMemoryBIOFactory(self._creator, True, inner, clock=self._clock),
         )

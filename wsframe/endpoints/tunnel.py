@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
+from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
 from wsframe.clock import monotonic_clock
@@ -24,9 +26,11 @@ from wsframe.core.proxy import (
     Way,
     from_environment,
 )
+from wsframe.core.timing import Observe
 from wsframe.core.uri import WebSocketURI, format_host_port, parse_target, target_uri
 from wsframe.endpoints.link import all_of, with_deadline
 from wsframe.endpoints.proxy import ProxyTLS, endpoint_through
+from wsframe.endpoints.tls import TLSEndpoint
 from wsframe.errors import (
     NameLookupFailed,
     OpenError,
@@ -40,6 +44,7 @@ __all__ = [
     "DeadlineEndpoint",
     "FailoverEndpoint",
     "endpoint_by",
+    "endpoint_to",
     "settings_of",
     "tunnel_endpoint",
 ]
@@ -62,6 +67,7 @@ def tunnel_endpoint(
     proxy_tls: ProxyTLS | None = None,
     timeout: float | None = 30.0,
     options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+    observe: Observe | None = None,
 ) -> IStreamClientEndpoint:
     """Return an endpoint that gives any protocol a byte stream to a host, by the proxies set.
 
@@ -76,6 +82,7 @@ def tunnel_endpoint(
     `HTTPConnectEndpoint`. `timeout` is seconds for everything, from the first name look-up to the
     open tunnel; None leaves it to the caller, and a list of proxies then shares
     `options.open_timeout`. What `options` say of proxies applies, and nothing else in them.
+    `observe` is called with a `PhaseDone` for each phase that succeeds.
 
     `connect` of the endpoint fires with the protocol that the factory built, once the tunnel is
     open; it fails with an `OpenError`, can be cancelled at any moment, and leaves nothing behind.
@@ -92,7 +99,12 @@ def tunnel_endpoint(
         options = replace(options, open_timeout=timeout)
     settings = settings_of(proxies)
     endpoint = endpoint_by(
-        reactor, settings.choose(uri), settings.failover, proxy_tls=proxy_tls, options=options
+        reactor,
+        settings.choose(uri),
+        settings.failover,
+        proxy_tls=proxy_tls,
+        options=options,
+        observe=observe,
     )
     return DeadlineEndpoint(reactor, endpoint, timeout, format_host_port(uri.host, uri.port))
 
@@ -128,11 +140,12 @@ def endpoint_by(
     *,
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
+    observe: Observe | None = None,
 ) -> IStreamClientEndpoint:
     """Return what connects to the route's target by the ways of the route."""
     ways = {
         way: endpoint_through(
-            reactor, way[-1] if way else None, route.host, route.port, proxy_tls, options
+            reactor, way[-1] if way else None, route.host, route.port, proxy_tls, options, observe
         )
         for way in route.ways
     }
@@ -140,6 +153,28 @@ def endpoint_by(
         return next(iter(ways.values()))
     what = format_host_port(route.host, route.port)
     return FailoverEndpoint(reactor, ways, failover, options.open_timeout, what)
+
+
+def endpoint_to(
+    reactor: Any,
+    uri: WebSocketURI,
+    route: Route,
+    failover: Failover,
+    *,
+    tls: IOpenSSLClientConnectionCreator | None,
+    proxy_tls: ProxyTLS | None,
+    options: ClientOptions,
+    observe: Observe | None = None,
+) -> IStreamClientEndpoint:
+    """Return what connects to the server of a URI: by the route, and for wss within TLS."""
+    endpoint = endpoint_by(
+        reactor, route, failover, proxy_tls=proxy_tls, options=options, observe=observe
+    )
+    if not uri.secure:
+        return endpoint
+    creator = tls if tls is not None else optionsForClientTLS(uri.host)
+    to = format_host_port(uri.host, uri.port)
+    return TLSEndpoint(creator, endpoint, clock=reactor, observe=observe, to=to)
 
 
 @implementer(IStreamClientEndpoint)

@@ -15,7 +15,6 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,11 +23,11 @@ from wsframe.connection import Connection
 from wsframe.core.http import HeadersLike
 from wsframe.core.opening import build_request
 from wsframe.core.proxy import ProxySettings
-from wsframe.core.uri import WebSocketURI
-from wsframe.endpoints.link import with_deadline
+from wsframe.core.timing import Observe
+from wsframe.core.uri import WebSocketURI, format_host_port
+from wsframe.endpoints.link import Watch, with_deadline
 from wsframe.endpoints.proxy import ProxyTLS
-from wsframe.endpoints.tls import TLSEndpoint
-from wsframe.endpoints.tunnel import endpoint_by
+from wsframe.endpoints.tunnel import endpoint_to
 from wsframe.errors import (
     ConnectionClosed,
     OpenCancelled,
@@ -77,7 +76,9 @@ class WebSocketEndpoint:
     """The last link, and the whole chain: connects to a WebSocket server and opens the WebSocket.
 
     The arguments are those of `wsframe.connect`. `connect(factory)` takes a factory that builds
-    `ConnectionProtocol`s; `open()` gives the `Connection` itself.
+    `ConnectionProtocol`s; `open()` gives the `Connection` itself. `observe` is called with a
+    `PhaseDone` for each phase that succeeds, in order; again where one is gone through again, as
+    with the next of several proxies.
     """
 
     def __init__(
@@ -92,9 +93,12 @@ class WebSocketEndpoint:
         tls: IOpenSSLClientConnectionCreator | None = None,
         proxy_tls: ProxyTLS | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+        observe: Observe | None = None,
     ) -> None:
         self._reactor = reactor
+        self._watch = Watch(reactor, observe)
         self._uri = uri
+        self._to = format_host_port(uri.host, uri.port)
         self._handshake = {"headers": headers, "origin": origin, "subprotocols": subprotocols}
         self._options = options
         build_request(  # what is wrong with the arguments is said now
@@ -107,15 +111,18 @@ class WebSocketEndpoint:
         )
         if proxies is None:
             proxies = ProxySettings()
-        endpoint = endpoint_by(
-            reactor, proxies.choose(uri), proxies.failover, proxy_tls=proxy_tls, options=options
-        )
-        if uri.secure:
-            creator = tls if tls is not None else optionsForClientTLS(uri.host)
-            endpoint = TLSEndpoint(creator, endpoint, clock=reactor)
-        elif tls is not None:
+        if tls is not None and not uri.secure:
             raise ValueError("tls= is given, but a ws:// URI has no TLS; use wss://")
-        self._endpoint = endpoint
+        self._endpoint = endpoint_to(
+            reactor,
+            uri,
+            proxies.choose(uri),
+            proxies.failover,
+            tls=tls,
+            proxy_tls=proxy_tls,
+            options=options,
+            observe=observe,
+        )
 
     def open(self) -> Awaitable[Connection]:
         """Open; fires with the `Connection`, within `options.open_timeout` seconds."""
@@ -137,7 +144,13 @@ class WebSocketEndpoint:
 
         def handshake(protocol: Any) -> Deferred[object]:
             protocols.append(protocol)
-            return cast("Deferred[object]", protocol.is_open)
+            since = self._watch.now()
+            is_open = cast("Deferred[object]", protocol.is_open)
+            return is_open.addCallback(lambda _: done(since))
+
+        def done(since: float) -> Connection:
+            self._watch.done("handshake", self._to, since, opened[0].subprotocol or "")
+            return opened[0]
 
         def cancel(_: Deferred[Connection]) -> None:
             if protocols:
@@ -147,7 +160,7 @@ class WebSocketEndpoint:
 
         below: Deferred[Any] = self._endpoint.connect(factory)
         attempt: Deferred[Any] = Deferred(cancel)
-        relay(below.addCallback(handshake).addCallback(lambda _: opened[0]), attempt)
+        relay(below.addCallback(handshake), attempt)
         with_deadline(self._reactor, attempt, self._options.open_timeout, str(self._uri))
         result: Awaitable[Connection] = Awaitable(lambda _: attempt.cancel())
         relay(attempt.addErrback(_as_open_error), result)

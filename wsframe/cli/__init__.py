@@ -1,0 +1,71 @@
+"""The `wsframe` command: its verbs, a module each, and how it ends.
+
+A verb's module has `add_to(verbs)`, which adds its parser; the parser's default `run` is a function
+of the parsed arguments that returns the exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Final
+
+from wsframe.cli import route
+from wsframe.cli.arguments import Parser
+
+__all__ = ["main"]
+
+VERBS: Final = (route,)
+
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+"""Of a shell's command that SIGINT ended: 128 and its number."""
+PIPE_CLOSED: Final = 141
+"""The same for SIGPIPE: the reader of the output has gone, as `head` does."""
+
+EPILOG: Final = """\
+exit status:
+  0    it was done, and what was checked works
+  1    it failed
+  2    the command, or a variable of the environment, cannot be used
+  130  Ctrl-C
+  141  the reader of the output has gone
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (None: the process's own); return the exit status.
+
+    Raises SystemExit where argparse does: after --help and --version, and for wrong usage.
+    """
+    try:
+        try:
+            options = _parser().parse_args(argv)
+            status: int = options.run(options)
+        finally:
+            print(end="", flush=True)  # what cannot be written is to be known here
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        # Whatever is left in the buffer is not tried again at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return PIPE_CLOSED
+        print(f"wsframe: {error}", file=sys.stderr)
+        return FAILED
+    return status
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="wsframe",
+        description="WebSockets and the proxies on the way to them.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"wsframe {version('wsframe')}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add_to(verbs)
+    return parser

@@ -1,0 +1,64 @@
+"""The reactor of a command: installed when it is needed, run until a coroutine ends or Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Coroutine
+from functools import partial
+from threading import Thread
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
+
+__all__ = ["run"]
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
+    """Run the reactor until `main(reactor)` ends; return its result, or raise what it raised.
+
+    Ctrl-C cancels what it waits for, and raises KeyboardInterrupt when it has ended; a second one
+    ends the process at once.
+    """
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    # A look-up that hangs, in a thread that nobody can stop, is not waited for at the end.
+    reactor.getThreadPool().threadFactory = partial(Thread, daemon=True)
+    outcome: list[Any] = []
+    interrupted = False
+    attempt: Deferred[T]
+
+    def start() -> None:
+        nonlocal attempt
+        attempt = ensureDeferred(main(reactor))
+        attempt.addBoth(ended)
+
+    def ended(result: object) -> None:
+        outcome.append(result)
+        # Not `stop`: that waits for the threads.
+        reactor.callLater(0, reactor.crash)
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        reactor.callFromThread(cancel)
+
+    def cancel() -> None:
+        attempt.cancel()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        reactor.callWhenRunning(start)
+        reactor.run(installSignalHandlers=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
+    (result,) = outcome
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result  # type: ignore[no-any-return]
