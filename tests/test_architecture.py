@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wsframe.protocol.*", "wsframe.reactor"),
     ("wsframe.connection",),
     ("wsframe.endpoints.*", "wsframe.handling", "wsframe.auth"),
-    ("wsframe.client", "wsframe.server", "wsframe.hub", "wsframe.backplane.*"),
+    ("wsframe.client.*", "wsframe.server", "wsframe.hub", "wsframe.backplane.*"),
     ("wsframe",),  # the public names
     ("wsframe.monitor.*",),
     ("wsframe.services.*", "wsframe.cli.*", "wsframe.__main__", "wsframe.testing"),

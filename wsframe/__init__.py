@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from wsframe.auth import basic_auth, bearer_auth, load_tokens
-from wsframe.client import WebSocketClientService, connect
+from wsframe.client import Attempt, WebSocketClientService, connect, reconnecting
 from wsframe.connection import Connection, Message, State, broadcast
+from wsframe.core import events
 from wsframe.core.http import Headers, Request, Response
 from wsframe.core.proxy import FROM_ENVIRONMENT, Hop, Proxy, ProxySettings, Route
 from wsframe.core.retry import GIVE_UP, RETRY, RetryPolicy, Verdict, retry_after
@@ -27,14 +28,17 @@ from wsframe.errors import (
     ConnectionClosedError,
     ConnectionClosedOK,
     HandshakeRefused,
+    HookTimeout,
     InvalidHeader,
     InvalidProxy,
     InvalidTokenFile,
     InvalidURI,
     NameLookupFailed,
+    NotSent,
     OpenCancelled,
     OpenError,
     OpenTimeout,
+    OutboxFull,
     ProxyAuthRefused,
     ProxyAuthRequired,
     ProxyError,
@@ -50,7 +54,13 @@ from wsframe.errors import (
     TLSFailed,
     WSFrameError,
 )
-from wsframe.options import ClientOptions, ConnectionOptions, ServerOptions, TCPKeepalive
+from wsframe.options import (
+    ClientOptions,
+    ConnectionOptions,
+    ServerOptions,
+    ServiceOptions,
+    TCPKeepalive,
+)
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
 
@@ -70,6 +80,7 @@ __all__ = [
     "RETRY",
     "Accept",
     "AddressFailure",
+    "Attempt",
     "BadHandshake",
     "BadProxyAnswer",
     "ClientOptions",
@@ -82,6 +93,7 @@ __all__ = [
     "HTTPConnectEndpoint",
     "HandshakeRefused",
     "Headers",
+    "HookTimeout",
     "Hop",
     "InvalidHeader",
     "InvalidProxy",
@@ -89,10 +101,12 @@ __all__ = [
     "InvalidURI",
     "Message",
     "NameLookupFailed",
+    "NotSent",
     "Observe",
     "OpenCancelled",
     "OpenError",
     "OpenTimeout",
+    "OutboxFull",
     "PhaseDone",
     "ProxiedAgentEndpointFactory",
     "Proxy",
@@ -114,6 +128,7 @@ __all__ = [
     "SendBufferFull",
     "Server",
     "ServerOptions",
+    "ServiceOptions",
     "State",
     "TCPConnectFailed",
     "TCPKeepalive",
@@ -130,8 +145,10 @@ __all__ = [
     "bearer_auth",
     "broadcast",
     "connect",
+    "events",
     "explain_route",
     "load_tokens",
+    "reconnecting",
     "retry_after",
     "serve",
     "tunnel_endpoint",

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from wsframe.awaiting import Awaitable, failed, fired, relay
 from wsframe.core import frames
 from wsframe.core.closing import check_close
+from wsframe.core.events import Counts
 from wsframe.core.http import Request, Response
 from wsframe.errors import (
     ConcurrencyError,
@@ -60,6 +61,7 @@ class Connection:
         "_burst",
         "_bytes",
         "_closed_waiters",
+        "_counts",
         "_id",
         "_messages",
         "_outcome",
@@ -74,6 +76,7 @@ class Connection:
         self._wire = wire
         self._id: UUID | None = None
         self._messages: deque[tuple[bytes, bool]] = deque()
+        self._counts = [0, 0, 0, 0]
         self._burst = 0
         self._bytes = 0
         self._receiver: Awaitable[Message] | None = None
@@ -131,6 +134,14 @@ class Connection:
         return self._wire.round_trip.variation
 
     @property
+    def counts(self) -> Counts:
+        """The messages and bytes that went over it so far, each way."""
+        sent, sent_bytes, received, received_bytes = self._counts
+        return Counts(
+            sent=sent, sent_bytes=sent_bytes, received=received, received_bytes=received_bytes
+        )
+
+    @property
     def subprotocol(self) -> str | None:
         """The subprotocol agreed on, None for none."""
         return self._wire.subprotocol
@@ -181,7 +192,7 @@ class Connection:
         if not wire.can_send:
             return failed(self._end())
         if not wire.blocked and not self._senders:
-            wire.send_message(payload, is_binary)
+            self._hand_over(payload, is_binary)
             return fired(None)
         if self._waiting_bytes + len(payload) > wire.options.send_buffer and self._senders:
             return failed(SendBufferFull(f"{self._waiting_bytes} bytes wait to be sent already"))
@@ -202,14 +213,22 @@ class Connection:
     def _send_first(self) -> None:
         payload, is_binary, waiting = self._senders.popleft()
         self._waiting_bytes -= len(payload)
-        self._wire.send_message(payload, is_binary)
+        self._hand_over(payload, is_binary)
         _settle(waiting, None)
+
+    def _hand_over(self, payload: bytes, is_binary: bool) -> None:
+        counts = self._counts
+        counts[0] += 1
+        counts[1] += len(payload)
+        self._wire.send_message(payload, is_binary)
 
     def send_shared(self, frame: bytes, payload: bytes, is_binary: bool) -> None:
         """From `broadcast`: send without waiting, and behind what waits in `send` already."""
         while self._senders and self._wire.can_send:
             self._send_first()
         if self._wire.can_send:
+            self._counts[0] += 1
+            self._counts[1] += len(payload)
             self._wire.send_shared(frame, payload, is_binary)
 
     def ping(self, payload: bytes | None = None) -> Awaitable[float]:
@@ -321,6 +340,8 @@ class Connection:
             return
         self._messages.append((payload, is_binary))
         self._bytes += len(payload)
+        self._counts[2] += 1
+        self._counts[3] += len(payload)
         options = self._wire.options
         if len(self._messages) >= options.receive_queue or self._bytes >= options.receive_buffer:
             self._wire.pause_reading()

@@ -27,9 +27,12 @@ The tree, with the side that is to blame in the type rather than in the text::
     ├── ConnectionClosed                    the WebSocket is closed; code, reason, who began
     │   ├── ConnectionClosedOK              closed normally (1000, 1001, or without a code)
     │   └── ConnectionClosedError           anything else
+    ├── HookTimeout (TimeoutError)          a hook of a client that stays connected took too long
     ├── ReceiveTimeout (TimeoutError)       recv(timeout) waited that long in vain; nothing is lost
     ├── ConcurrencyError (RuntimeError)     two callers where only one can be served
     ├── SendBufferFull                      more is waiting to be sent than the options allow
+    ├── NotSent                             a message for a client's outbox was never sent
+    │   └── OutboxFull                      there was no room, or newer ones took its place
     └── Reject                              raised by `process_request` to refuse a client
 """
 
@@ -47,14 +50,17 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "HandshakeRefused",
+    "HookTimeout",
     "InvalidHeader",
     "InvalidProxy",
     "InvalidTokenFile",
     "InvalidURI",
     "NameLookupFailed",
+    "NotSent",
     "OpenCancelled",
     "OpenError",
     "OpenTimeout",
+    "OutboxFull",
     "Phase",
     "ProxyAuthRefused",
     "ProxyAuthRequired",
@@ -363,6 +369,10 @@ class ConnectionClosedError(ConnectionClosed):
     """The WebSocket ended with any other code, or without a Close frame."""
 
 
+class HookTimeout(WSFrameError, TimeoutError):
+    """A hook of a client that stays connected took longer than `ServiceOptions.hook_timeout`."""
+
+
 class ReceiveTimeout(WSFrameError, TimeoutError):
     """No message arrived in the time given to `recv`; the next `recv` goes on from there."""
 
@@ -373,6 +383,14 @@ class ConcurrencyError(WSFrameError, RuntimeError):
 
 class SendBufferFull(WSFrameError):
     """The bytes that wait to be sent exceed the limit in the options; nothing was sent."""
+
+
+class NotSent(WSFrameError):
+    """A message that waited in the outbox of a client was never handed to a connection."""
+
+
+class OutboxFull(NotSent):
+    """The outbox has no room for the message, or made room for newer ones with its place."""
 
 
 class Reject(WSFrameError):

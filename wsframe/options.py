@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from wsframe.core.checks import check_counts, check_seconds
 from wsframe.core.http import check_header, check_token
 from wsframe.core.opening import parse_host, parse_origin
+from wsframe.core.outbox import OUTBOX_POLICIES, OutboxPolicy
 from wsframe.core.retry import RetryPolicy
 from wsframe.errors import InvalidHeader
 
@@ -22,6 +23,7 @@ __all__ = [
     "ConnectionOptions",
     "RetryPolicy",
     "ServerOptions",
+    "ServiceOptions",
     "TCPKeepalive",
 ]
 
@@ -282,6 +284,39 @@ class ServerOptions(ConnectionOptions):
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions:
+    """What holds for a client that stays connected, beside each of its connections."""
+
+    outbox_messages: int = 1000
+    """Messages of `send` that may wait for a connection, and as many again that are in flight. An
+    agent with a report a second is disconnected for a quarter of an hour before it is full."""
+
+    outbox_bytes: int = 4 * MIB
+    """Bytes of the messages that wait, and as many again of those in flight: as `send_buffer`."""
+
+    outbox_policy: OutboxPolicy = "refuse"
+    """What happens to a message too many: "refuse" it, so that its sender learns of it, or
+    "drop-oldest", for readings of which only the latest count."""
+
+    confirm_interval: float | None = 1.0
+    """Seconds until a ping asks whether what was sent has arrived, where nothing did so before;
+    what was confirmed is not reported as in flight when the connection ends. One small frame a
+    second at most, and none while nothing is sent. None sends none."""
+
+    hook_timeout: float | None = 30.0
+    """Seconds that a hook may take, before an attempt or after the opening: a token from a slow
+    server is there by then. None waits for ever."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "outbox_messages", "outbox_bytes")
+        check_seconds(self, optional=("confirm_interval", "hook_timeout"))
+        if self.outbox_policy not in OUTBOX_POLICIES:
+            policies = " or ".join(map(repr, OUTBOX_POLICIES))
+            raise ValueError(f"outbox_policy is {policies}, not {self.outbox_policy!r}")
+
+
+DEFAULT_SERVICE_OPTIONS: Final = ServiceOptions()
 DEFAULT_SERVER_OPTIONS: Final = ServerOptions()
 DEFAULT_CLIENT_OPTIONS: Final = ClientOptions()
 DEFAULT_RETRY_POLICY: Final = RetryPolicy()

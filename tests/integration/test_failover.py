@@ -194,7 +194,7 @@ async def test_service_remembers_from_connection_to_connection() -> None:
             f"ws://127.0.0.1:{port}/",
             handler,
             proxies=[f"http://127.0.0.1:{bad.port}", good.url],
-            reconnect=RetryPolicy(first_delay=0.01),
+            retry=RetryPolicy(first_delay=0.01),
         )
         service.startService()
         await within(done)

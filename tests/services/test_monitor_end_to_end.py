@@ -41,7 +41,7 @@ class Dashboard:
             self._watch,
             headers={"X-Monitor-Token": token},
             subprotocols=[FEED],
-            reconnect=RetryPolicy(first_delay=0.1, max_delay=0.5),
+            retry=RetryPolicy(first_delay=0.1, max_delay=0.5),
         )
 
     async def _watch(self, connection: Connection) -> None:

@@ -113,10 +113,12 @@ class WebSocketEndpoint:
             proxies = ProxySettings()
         if tls is not None and not uri.secure:
             raise ValueError("tls= is given, but a ws:// URI has no TLS; use wss://")
+        self.proxies = proxies
+        self.route = proxies.choose(uri)
         self._endpoint = endpoint_to(
             reactor,
             uri,
-            proxies.choose(uri),
+            self.route,
             proxies.failover,
             tls=tls,
             proxy_tls=proxy_tls,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
+from typing import Final
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
@@ -13,16 +15,27 @@ from wsframe.auth import load_password, load_tokens
 from wsframe.client import WebSocketClientService
 from wsframe.connection import Connection
 from wsframe.core.proxy import Proxy, ProxySettings, from_environment
+from wsframe.core.retry import RetryPolicy, Verdict, judge, retry_after
 from wsframe.core.uri import parse_uri
 from wsframe.errors import InvalidProxy, InvalidTokenFile, ReceiveTimeout
 from wsframe.monitor.report import check_field, encode_binary
 from wsframe.monitor.sampler import Sampler
-from wsframe.options import DEFAULT_CLIENT_OPTIONS, RetryPolicy
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, DEFAULT_RETRY_POLICY
 from wsframe.services.listening import cut_on_next_signal, naming, seconds
 
 __all__ = ["AgentService", "Options", "makeService"]
 
-RECONNECT = RetryPolicy(max_delay=5.0)
+PATIENCE: Final = 60.0
+"""Seconds until an agent tries again what a policy would give up for, such as a token that the
+monitor does not know (yet): nobody sits beside an agent, who repairs it does so elsewhere."""
+
+
+def _never_give_up(failure: Exception) -> Verdict | None:
+    final = judge(DEFAULT_RETRY_POLICY, failure, time.time()).gives_up
+    return retry_after(PATIENCE) if final else None
+
+
+RETRIES: Final = RetryPolicy(max_delay=5.0, judge=_never_give_up)
 """An agent is back soon after its monitor: a dashboard with holes is what it is there to avoid."""
 
 
@@ -122,7 +135,7 @@ class AgentService(WebSocketClientService):
             headers=headers,
             proxies=options.proxies,
             options=options.client_options,
-            reconnect=RECONNECT,
+            retry=RETRIES,
         )
 
     async def _report(self, connection: Connection) -> None:

@@ -1,0 +1,157 @@
+"""One attempt of a client that stays connected: which URI, the hook before it, and the opening."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable as AwaitableABC
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from wsframe.awaiting import Awaitable, run
+from wsframe.client.opening import ConnectArguments, endpoint_for
+from wsframe.core.proxy import Route
+from wsframe.core.retry import RetryPolicy, Verdict
+from wsframe.core.timing import PhaseDone
+from wsframe.core.uri import WebSocketURI, parse_uri
+from wsframe.endpoints import WebSocketEndpoint
+
+__all__ = ["Attempt", "Attempts", "BeforeAttempt", "Opened", "URIs", "guarded"]
+
+_log: Final = Logger(namespace="wsframe.client")
+
+URIs = str | WebSocketURI | Sequence[str | WebSocketURI]
+"""A URI, or several in the order in which they are to be tried."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt that is about to begin, as the hook before it is told.
+
+    `number` counts from 1 since the start. `uri` is what will be tried. `failure` is why there is
+    no connection: what the last attempt failed with, or what ended the last connection; None at the
+    start. `failures` counts them, without a stable connection in between.
+    """
+
+    number: int
+    uri: WebSocketURI
+    failure: Exception | None
+    failures: int
+
+
+BeforeAttempt = Callable[[Attempt], AwaitableABC[ConnectArguments | None] | ConnectArguments | None]
+"""What is called before every attempt, and may be a coroutine function. The arguments that it
+returns take the place of the client's own in this attempt; "uri" among them of the one to try."""
+
+
+@dataclass
+class Opened:
+    """What has become of one attempt so far."""
+
+    number: int
+    uri: WebSocketURI
+    route: Route | None = None
+    phases: list[PhaseDone] = field(default_factory=list)
+
+
+def guarded(policy: RetryPolicy) -> RetryPolicy:
+    """Return the policy with a judge that raises nothing: what yours raises is logged.
+
+    The failure that it was asked about is then judged by the tables.
+    """
+    judge = policy.judge
+    if judge is None:
+        return policy
+
+    def guard(failure: Exception) -> Verdict | None:
+        try:
+            verdict = judge(failure)
+            if verdict is None or isinstance(verdict, Verdict):
+                return verdict
+            raise TypeError(f"judge returns a Verdict or None, not {type(verdict).__name__}")
+        except Exception:  # noqa: BLE001 - the application's own
+            _log.failure("Error in the judge of a retry policy")
+            return None
+
+    return dataclasses.replace(policy, judge=guard)
+
+
+class Attempts:
+    """The attempts of one client: what they have in common, and whose turn it is.
+
+    After a failure the next of the URIs is tried; one that was open is tried again first.
+    """
+
+    def __init__(
+        self,
+        uris: URIs,
+        arguments: ConnectArguments,
+        before_attempt: BeforeAttempt | None,
+        reactor: IReactorTime,
+    ) -> None:
+        given = [uris] if isinstance(uris, str | WebSocketURI) else list(uris)
+        if not given:
+            raise ValueError("a client needs a URI")
+        self.uris = [uri if isinstance(uri, WebSocketURI) else parse_uri(uri) for uri in given]
+        self.number = 0
+        self._arguments = dict(arguments)
+        self._hook = before_attempt
+        self._reactor = reactor
+        self._turn = 0
+        for uri in self.uris:
+            endpoint = self._endpoint(uri, {}, None)  # what is wrong is said now
+            # Parsed once: the memory of which proxy failed is that of all attempts.
+            self._arguments["proxies"] = endpoint.proxies
+
+    def _endpoint(
+        self, uri: WebSocketURI, changes: ConnectArguments, observe: Any
+    ) -> WebSocketEndpoint:
+        arguments = {**self._arguments, **changes}
+        arguments.pop("uri", None)
+        return endpoint_for(uri, observe=observe, reactor=self._reactor, **cast(Any, arguments))
+
+    @property
+    def uri(self) -> WebSocketURI:
+        """The URI whose turn it is."""
+        return self.uris[self._turn]
+
+    def failed(self) -> None:
+        """Note that the attempt failed: the next URI has its turn."""
+        self._turn = (self._turn + 1) % len(self.uris)
+
+    def prepare(self, failure: Exception | None, failures: int) -> Awaitable[ConnectArguments]:
+        """Begin an attempt with the hook; fires with what it changes, fails as the hook does."""
+        self.number += 1
+        attempt = Attempt(self.number, self.uri, failure, failures)
+        return run(self._prepare, attempt)
+
+    async def _prepare(self, attempt: Attempt) -> ConnectArguments:
+        changes = None if self._hook is None else await run(self._hook, attempt)
+        if changes is None:
+            return {}
+        if not isinstance(changes, dict):
+            raise TypeError(
+                f"before_attempt returns a dict of arguments or None, not {type(changes).__name__}"
+            )
+        unknown = changes.keys() - ConnectArguments.__annotations__.keys()
+        if unknown:
+            raise TypeError(
+                f"before_attempt returned unknown arguments: {', '.join(map(str, unknown))}"
+            )
+        return cast(ConnectArguments, changes)
+
+    def begin(self, changes: ConnectArguments) -> tuple[WebSocketEndpoint, Opened]:
+        """Make the chain of endpoints of this attempt, and the record that it fills.
+
+        Raises what is wrong with the arguments.
+        """
+        uri = changes.get("uri", self.uri)
+        if not isinstance(uri, WebSocketURI):
+            uri = parse_uri(uri)
+        record = Opened(self.number, uri)
+        endpoint = self._endpoint(uri, changes, record.phases.append)
+        record.route = endpoint.route
+        return endpoint, record

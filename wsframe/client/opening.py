@@ -1,0 +1,134 @@
+"""`connect()`: one connection, and what its arguments are."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, TypedDict
+
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
+
+from wsframe.awaiting import Awaitable, relay
+from wsframe.clock import global_reactor
+from wsframe.connection import Connection
+from wsframe.core.http import Headers, HeadersLike
+from wsframe.core.opening import check_subprotocols
+from wsframe.core.proxy import Proxies, ProxySettings
+from wsframe.core.timing import Observe
+from wsframe.core.uri import WebSocketURI, basic_credentials, parse_uri
+from wsframe.endpoints import ProxyTLS, WebSocketEndpoint
+from wsframe.endpoints.tunnel import settings_of
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+
+__all__ = ["ConnectArguments", "Opening", "connect", "endpoint_for"]
+
+
+class ConnectArguments(TypedDict, total=False):
+    """The arguments of `connect`, where they are handed on; each may be left out."""
+
+    uri: str | WebSocketURI
+    headers: HeadersLike | None
+    origin: str | None
+    subprotocols: tuple[str, ...] | list[str]
+    proxies: Proxies | ProxySettings
+    tls: IOpenSSLClientConnectionCreator | None
+    proxy_tls: ProxyTLS | None
+    options: ClientOptions
+
+
+class Opening(Awaitable[Connection]):
+    """What `connect` returns: await it for the `Connection`, or open it with `async with`.
+
+    ``async with`` closes the connection at the end of the block.
+    """
+
+    _connection: Connection
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self
+        return self._connection
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._connection.__aexit__(kind, error, traceback)
+
+
+def endpoint_for(
+    uri: str | WebSocketURI,
+    *,
+    headers: HeadersLike | None = None,
+    subprotocols: tuple[str, ...] | list[str] = (),
+    proxies: Proxies | ProxySettings = None,
+    options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+    reactor: Any,
+    observe: Observe | None = None,
+    **others: Any,
+) -> WebSocketEndpoint:
+    """Return the chain of endpoints for these arguments of `connect`; raises what is wrong."""
+    parsed = uri if isinstance(uri, WebSocketURI) else parse_uri(uri)
+    if not isinstance(options, ClientOptions):
+        raise TypeError(f"options is a ClientOptions, not {type(options).__name__}")
+    given = Headers(headers or ())
+    if parsed.user is not None and "Authorization" not in given:
+        credentials = basic_credentials(parsed.user, parsed.password or "")
+        given = Headers((*given.pairs, ("Authorization", credentials)))
+    return WebSocketEndpoint(
+        reactor,
+        parsed,
+        headers=given.pairs,
+        subprotocols=check_subprotocols(subprotocols),
+        proxies=settings_of(proxies),
+        options=options,
+        observe=observe,
+        **others,
+    )
+
+
+def connect(
+    uri: str | WebSocketURI,
+    *,
+    headers: HeadersLike | None = None,
+    origin: str | None = None,
+    subprotocols: tuple[str, ...] | list[str] = (),
+    proxies: Proxies | ProxySettings = None,
+    tls: IOpenSSLClientConnectionCreator | None = None,
+    proxy_tls: ProxyTLS | None = None,
+    options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+    reactor: IReactorTime | None = None,
+) -> Opening:
+    """Open a WebSocket.
+
+    `uri` is ws:// or wss://; user information in it is sent with Basic. `headers` are added to
+    the opening handshake, in order. `origin` is the Origin header, None sends none.
+    `subprotocols` are offered, the preferred first. `proxies` is the URL of an HTTP or SOCKS
+    proxy, or a mapping with the keys "ws", "wss" and "all", see `ProxySettings`; None connects
+    directly. The environment is looked at when it is `FROM_ENVIRONMENT`, and only then. `tls` is
+    what `twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...)` returns; None verifies the
+    server against the system's authorities. `proxy_tls` says the same for https proxies: a function
+    that is called with the `Proxy`. `reactor` None is the installed one.
+
+    The Deferred returned fires with a `Connection` when the WebSocket is open, within
+    `options.open_timeout` seconds; it fails with an `OpenError` that says in which phase. It can
+    be awaited, used with ``async with``, and cancelled at any moment.
+
+    Raises `InvalidURI`, `InvalidProxy` and `InvalidHeader` before anything is sent.
+    """
+    endpoint = endpoint_for(
+        uri,
+        headers=headers,
+        origin=origin,
+        subprotocols=subprotocols,
+        proxies=proxies,
+        tls=tls,
+        proxy_tls=proxy_tls,
+        options=options,
+        reactor=reactor or global_reactor(),
+    )
+    opening = Opening(lambda _: attempt.cancel())
+    opening.untaken = Connection.abort
+    attempt = endpoint.open()
+    relay(attempt, opening)
+    return opening
