@@ -405,17 +405,6 @@ def test_a_refusal_and_its_traceback_have_no_secret(
 # ---------------------------------------------------------------- files
 
 
-@pytest.fixture
-def private(tmp_path: Path) -> Callable[..., Path]:
-    def write(content: str | bytes, mode: int = 0o600) -> Path:
-        path = tmp_path / "secrets"
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        path.chmod(mode)
-        return path
-
-    return write
-
-
 Private = Callable[..., Path]
 
 

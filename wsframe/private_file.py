@@ -17,8 +17,10 @@ MAX_PRIVATE_FILE: Final = 1024 * 1024
 
 
 @contextmanager
-def open_private(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+def open_private(path: str | os.PathLike[str], *, most: int = MAX_PRIVATE_FILE) -> Iterator[TextIO]:
     """Open a file in UTF-8 that only its owner can write, and that no other user can read.
+
+    It has at most so many bytes.
 
     Raises `InvalidTokenFile`, whose text has nothing of the file in it, and OSError.
     """
@@ -30,8 +32,8 @@ def open_private(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         if status.st_mode & (stat.S_IWGRP | stat.S_IRWXO):
             mode = stat.S_IMODE(status.st_mode)
             raise InvalidTokenFile(f"{path} has mode {mode:o}; make it private: chmod 600 {path}")
-        if status.st_size > MAX_PRIVATE_FILE:
-            raise InvalidTokenFile(f"{path} is larger than {MAX_PRIVATE_FILE} bytes")
+        if status.st_size > most:
+            raise InvalidTokenFile(f"{path} is larger than {most} bytes")
         yield file
 
 
