@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
@@ -48,7 +50,7 @@ def _taken(given: object, proxy: Proxy) -> Proxy:
 
 def _failed(failure: Failure, proxy: Proxy) -> Failure:
     error = failure.value
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception | asyncio.CancelledError):
         return failure  # a KeyboardInterrupt is nobody's answer
     # Texts of our own have no secrets. Of others only the kind is told.
     said = type(error).__name__
