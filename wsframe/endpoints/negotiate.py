@@ -23,7 +23,7 @@ def check_installed(proxy: Proxy) -> None:
     if find_spec("spnego") is None:
         raise InvalidProxy(f"auth={proxy.auth!r} takes pyspnego: pip install wsframe[negotiate]")
     ticket = proxy.auth == "negotiate" and proxy.credentials is None and proxy.password is None
-    if ticket and find_spec("gssapi") is None:
+    if ticket and not all(map(find_spec, ("gssapi", "krb5"))):
         raise InvalidProxy(
             "auth='negotiate' without a password takes Kerberos: pip install pyspnego[kerberos]"
         )
@@ -70,10 +70,13 @@ class SpnegoContext:
         )
 
 
-def _failure(error: Exception) -> ContextFailed:
-    """Return the kind of what went wrong, and GSSAPI's numbers for it, but none of its text."""
-    base = getattr(error, "base_error", None) or error
-    codes = [getattr(base, name, None) for name in ("maj_code", "min_code")]
+def _failure(error: BaseException) -> ContextFailed:
+    """Return the kinds of what went wrong, and GSSAPI's numbers for it, but none of its text."""
+    kinds: list[str] = []
+    cause: Any = error
+    while cause is not None and len(kinds) < 4:
+        kinds.append(type(cause).__name__)
+        error, cause = cause, getattr(cause, "base_error", None)
+    codes = [getattr(error, name, None) for name in ("maj_code", "min_code")]
     said = ", ".join(str(code) for code in codes if isinstance(code, int))
-    kind = type(error).__name__
-    return ContextFailed(f"{kind} (GSSAPI {said})" if said else kind)
+    return ContextFailed(", ".join(kinds) + (f" (GSSAPI {said})" if said else ""))
