@@ -106,9 +106,10 @@ class Proxy:
     `credentials`, in place of user, password and token, is called with this Proxy before each
     tunnel, and returns `ProxyCredentials`, or None for none, or a coroutine, Deferred or other
     awaitable of these. So a token that lives shortly is fresh, and what a proxy refused is asked
-    for anew with the next attempt. The call is within the deadline of the attempt, and cancelled
-    with it. What it raises ends the attempt, before anything is sent, as `ProxyCredentialsFailed`,
-    which names the exception's type and not its text. It is compared and hashed with the Proxy.
+    for anew with the next attempt. The call must not block; what is awaited is within the deadline
+    of the attempt, and cancelled with it. What it raises ends the attempt, before anything is sent,
+    as `ProxyCredentialsFailed`, which names the exception's type and not its text. The callable is
+    compared and hashed with the Proxy.
 
     `auth` is the scheme for an HTTP proxy, "negotiate" (RFC 4559) or "ntlm", and takes the extra
     `wsframe[negotiate]`. None is what the proxy asks for of Bearer, Digest and Basic, never these

@@ -1,4 +1,8 @@
-"""Negotiate and NTLM by pyspnego, the extra `wsframe[negotiate]`."""
+"""Negotiate and NTLM by pyspnego, the extra `wsframe[negotiate]`.
+
+It writes its tokens to its own logger, "spnego", at the level DEBUG: who has that one written out
+has proofs of passwords in the log.
+"""
 
 from __future__ import annotations
 
