@@ -15,6 +15,7 @@ from twisted.internet import defer
 from wsframe import ProxyCredentials, netrc_credentials
 from wsframe.client import connect
 from wsframe.core.proxy import Proxy, ProxySettings
+from wsframe.endpoints.credentials import with_credentials
 from wsframe.errors import (
     OpenCancelled,
     OpenTimeout,
@@ -240,6 +241,14 @@ async def test_source_that_fails_is_a_typed_error_and_nothing_is_sent(
             for secret in ("s3cret", "us3r"):
                 assert secret not in shown + logged()
         assert server.connections == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_interrupt_is_left_as_it_is() -> None:
+    """It is nobody's answer about credentials."""
+    proxy = Proxy("127.0.0.1", 9, credentials=lambda proxy: defer.fail(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        await with_credentials(proxy)
 
 
 @pytest_twisted.ensureDeferred

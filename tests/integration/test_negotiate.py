@@ -11,6 +11,11 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import defer
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from wsframe.client import connect
 from wsframe.core.credentials import ProxyCredentials
@@ -449,3 +454,81 @@ async def test_bytes_that_come_during_a_step_are_kept_for_the_answer(blocking: B
         with pytest.raises(ProxyRefused) as caught:
             await connect("ws://127.0.0.1:9/", proxies=known(server.port))
         assert caught.value.status == 408
+
+
+@pytest.mark.usefixtures("accounts")
+@pytest_twisted.ensureDeferred
+async def test_tls_that_ends_during_a_step_starts_again(blocking: Blocking) -> None:
+    """Its end comes with the answer, however little is read."""
+    authority = Authority()
+
+    async def script(raw: Raw) -> None:
+        head = await raw.read_head()
+        raw.write(QUESTION % b"" if "NTLM" not in head else b"HTTP/1.1 408 Slow\r\n\r\n")
+        raw.finish()
+
+    async with RawServer(script, certificate=authority.issue("localhost")) as server:
+        proxy = Proxy("localhost", server.port, USER, PASSWORD, "https", auth="ntlm")
+        opening = connect("ws://127.0.0.1:9/", proxies=proxy, proxy_tls=trusting(authority))
+        await eventually(lambda: blocking.begun)
+        await within(server.connections[0].ended())
+        assert not opening.called
+        blocking.go.set()
+        with pytest.raises(ProxyRefused) as refused:
+            await opening
+        assert refused.value.status == 408
+        assert len(server.connections) == 2
+
+
+class Unpausable:
+    """Reaches a proxy whose bytes come whether they are wanted or not."""
+
+    def connect(self, factory: Any) -> Any:
+        self.transport = StringTransport()
+        self.protocol = factory.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+        return defer.succeed(self.protocol)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_bytes_that_come_in_spite_of_the_pause_are_kept(
+    blocking: Blocking, lost: bool
+) -> None:
+    from twisted.internet import reactor
+
+    reached: Any = Unpausable()
+    endpoint = HTTPConnectEndpoint(reactor, known(1), "example.org", 443, endpoint=reached)
+    opening = endpoint.connect(Factory.forProtocol(Raw))
+    reached.protocol.dataReceived(QUESTION % b"")
+    await eventually(lambda: blocking.begun)
+    assert reached.transport.producerState == "paused"
+    for byte in b"HTTP/1.1 408 Slow\r\nContent-Length: 0\r\n\r\n":
+        reached.protocol.dataReceived(bytes([byte]))
+    if lost:
+        reached.protocol.connectionLost(Failure(ConnectionDone()))
+    before = reached.transport.value()
+    assert not opening.called
+    blocking.go.set()
+    with pytest.raises(ProxyRefused) as refused:
+        await opening
+    assert refused.value.status == 408
+    assert (reached.transport.value() == before) == lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_question_that_ends_with_the_connection_is_answered_on_another() -> None:
+    """The step is made when there is no connection any more."""
+    heads: list[str] = []
+
+    async def script(raw: Raw) -> None:
+        heads.append(await raw.read_head())
+        raw.write((QUESTION % b"").replace(b"Content-Length: 0\r\n", b"") + b"to the end")
+        raw.finish()
+
+    async with RawServer(script) as server:
+        with pytest.raises(ProxyAuthRefused):
+            await connect("ws://127.0.0.1:9/", proxies=known(server.port))
+        first, second = (header(head, "Proxy-Authorization") for head in heads)
+        assert first is None
+        assert (second or "").startswith("NTLM ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from wsframe.core.http import Headers, HeadersLike
@@ -133,39 +134,43 @@ class HTTPConnect:
         if self._negotiation is None:
             self._listen()
             return Step(reconnect=True)
-        leg = self._negotiation.again()
-        return None if leg is None else self._work(leg, kept=False)
+        return self._make(self._negotiation.again(), self._negotiation, kept=False)
 
     def _answer(self, answer: Answer) -> Step | None:
         """Return the answer to a 407, None when there is none (any more)."""
         if self._negotiation is not None:
-            kept = answer.reusable and keeps_connection(answer.headers)
-            wrong, leg = "", None
-            try:
-                challenges = read_challenges(self._proxy, answer.headers)
-                leg = self._negotiation.answer(challenges, kept=kept)
-            except BadChallenge as error:
-                wrong = str(error)
-            if wrong:
-                raise self._bad(wrong)
-            return None if leg is None else self._work(leg, kept=kept)
+            return self._negotiate(answer, self._negotiation)
         credentials = self._auth.answer(answer.headers, complete=answer.reusable)
         if credentials is None:
             return None
         return self._send(credentials.value, kept=credentials.same_connection)
 
-    def _work(self, leg: Leg, *, kept: bool) -> Step:
-        def work() -> Callable[[], Step]:
+    def _negotiate(self, answer: Answer, negotiation: Negotiation) -> Step | None:
+        kept = answer.reusable and keeps_connection(answer.headers)
+        challenges = read_challenges(self._proxy, answer.headers)
+        wrong, leg = "", None
+        try:
+            leg = negotiation.answer(challenges, kept=kept)
+        except BadChallenge as error:
+            wrong = str(error)
+        if wrong:
+            raise self._bad(wrong)
+        return self._make(leg, negotiation, kept=kept)
+
+    def _make(self, leg: Leg | None, negotiation: Negotiation, *, kept: bool) -> Step | None:
+        """Return the work that a leg is, None for none."""
+
+        def work(leg: Leg) -> Callable[[], Step]:
             token = leg.run()
-            return lambda: self._worked(leg, token, kept=kept)
+            return lambda: self._made(leg, token, negotiation, kept=kept)
 
-        return Step(work=work)
+        return None if leg is None else Step(work=partial(work, leg))
 
-    def _worked(self, leg: Leg, token: bytes | ContextFailed, *, kept: bool) -> Step:
-        if self._negotiation is None:
-            raise RuntimeError("there is no negotiation")
+    def _made(
+        self, leg: Leg, token: bytes | ContextFailed, negotiation: Negotiation, *, kept: bool
+    ) -> Step:
         if isinstance(token, bytes):
-            return self._send(self._negotiation.say(token), kept=kept)
+            return self._send(negotiation.say(token), kept=kept)
         if leg.token is not None:
             raise self._bad(f"its token for {self._proxy.auth} cannot be used: {token}")
         text = f"{self._proxy}: the authentication ({self._proxy.auth}) cannot begin: {token}"

@@ -90,7 +90,7 @@ class _TunnelLink(Link):
             return None
         if step.reconnect:
             raise _ConnectAgainError("the handshake goes on elsewhere", phase="proxy")
-        if step.send:
+        if step.send and self._lost is None:
             cast(ITransport, self.transport).write(step.send)
         self.detail = step.detail
         return step.leftover
@@ -123,6 +123,7 @@ class _TunnelLink(Link):
             super().connectionLost(reason)
             return
         self._lost = reason
+        self.transport = None  # to abort one of TLS that is lost is an error
         if not self._working:
             error = self.ended(reason)
             if not self._working:  # the end may complete an answer that asks for more
