@@ -253,7 +253,9 @@ def test_tunnel_opens_after_two_legs():
         assert value_of(step.send) == f"NTLM {encoded(leg)}"
         assert step.send.startswith(b"CONNECT example.org:443 HTTP/1.1\r\nHost: ")
         assert not step.reconnect
-    assert handshake.receive(OPEN + b"\x16") == Step(leftover=b"\x16")
+    step = handshake.receive(OPEN + b"\x16")
+    assert step == Step(leftover=b"\x16")
+    assert step.detail == "HTTP 200, NTLM"
 
 
 def test_nothing_is_worked_out_by_the_handshake_itself():
