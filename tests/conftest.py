@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +93,14 @@ def logged() -> Iterator[Callable[[], str]]:
         yield lambda: "\n".join(lines)
     finally:
         globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Callable[..., Path]:
+    def write(content: str | bytes, mode: int = 0o600) -> Path:
+        path = tmp_path / "secrets"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(mode)
+        return path
+
+    return write

@@ -19,7 +19,6 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from wsframe.auth import (
-    MAX_TOKEN_FILE,
     MIN_TOKEN,
     BearerToken,
     IBearerToken,
@@ -32,6 +31,7 @@ from wsframe.auth import (
 )
 from wsframe.core.http import Request
 from wsframe.errors import InvalidTokenFile, Reject
+from wsframe.private_file import MAX_PRIVATE_FILE
 from wsframe.protocol import Accept
 
 TOKEN = "tok.Secret_0123456789"
@@ -405,17 +405,6 @@ def test_a_refusal_and_its_traceback_have_no_secret(
 # ---------------------------------------------------------------- files
 
 
-@pytest.fixture
-def private(tmp_path: Path) -> Callable[..., Path]:
-    def write(content: str | bytes, mode: int = 0o600) -> Path:
-        path = tmp_path / "secrets"
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        path.chmod(mode)
-        return path
-
-    return write
-
-
 Private = Callable[..., Path]
 
 
@@ -473,9 +462,9 @@ def test_devices_directories_and_missing_files_are_errors(tmp_path: Path, load: 
 
 def test_a_file_that_is_too_large_is_refused(private: Private) -> None:
     line = f"anna:{TOKEN}\n"
-    largest = line + "#" * (MAX_TOKEN_FILE - len(line))
+    largest = line + "#" * (MAX_PRIVATE_FILE - len(line))
     assert load_tokens(private(largest)) == {"anna": TOKEN}
-    with pytest.raises(InvalidTokenFile, match=f"larger than {MAX_TOKEN_FILE}"):
+    with pytest.raises(InvalidTokenFile, match=f"larger than {MAX_PRIVATE_FILE}"):
         load_tokens(private(largest + "#"))
 
 

@@ -6,6 +6,7 @@ from wsframe.auth import basic_auth, bearer_auth, load_tokens
 from wsframe.client import Attempt, WebSocketClientService, connect, reconnecting
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core import events
+from wsframe.core.credentials import ProxyCredentials
 from wsframe.core.http import Headers, Request, Response
 from wsframe.core.proxy import FROM_ENVIRONMENT, Hop, Proxy, ProxySettings, Route
 from wsframe.core.retry import GIVE_UP, RETRY, RetryPolicy, Verdict, retry_after
@@ -19,6 +20,7 @@ from wsframe.endpoints import (
     explain_route,
     tunnel_endpoint,
 )
+from wsframe.endpoints.netrc import netrc_credentials
 from wsframe.errors import (
     AddressFailure,
     BadHandshake,
@@ -41,6 +43,7 @@ from wsframe.errors import (
     OutboxFull,
     ProxyAuthRefused,
     ProxyAuthRequired,
+    ProxyCredentialsFailed,
     ProxyError,
     ProxyRefused,
     ProxyTimeout,
@@ -112,6 +115,8 @@ __all__ = [
     "Proxy",
     "ProxyAuthRefused",
     "ProxyAuthRequired",
+    "ProxyCredentials",
+    "ProxyCredentialsFailed",
     "ProxyError",
     "ProxyRefused",
     "ProxySettings",
@@ -148,6 +153,7 @@ __all__ = [
     "events",
     "explain_route",
     "load_tokens",
+    "netrc_credentials",
     "reconnecting",
     "retry_after",
     "serve",

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
@@ -24,6 +23,7 @@ from zope.interface import Attribute, implementer
 
 from wsframe.core.http import Request
 from wsframe.errors import InvalidTokenFile, Reject
+from wsframe.private_file import open_private, read_private
 from wsframe.protocol import Accept
 
 __all__ = [
@@ -36,9 +36,6 @@ __all__ = [
     "load_password",
     "load_tokens",
 ]
-
-MAX_TOKEN_FILE: Final = 1024 * 1024
-"""Bytes of a token file: ten thousand tokens; a larger one is some other file."""
 
 MIN_TOKEN: Final = 16
 """Characters of a token; what is shorter can be guessed over the network."""
@@ -227,27 +224,10 @@ def _ask(checker: Any, credentials: object, text: str, challenge: str) -> Deferr
 
 def _secret_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
     """Return the numbered lines of a private file, without empty ones and comments."""
-    # "sig": some editors begin UTF-8 with a mark, which would become a part of the first name.
-    with open(path, encoding="utf-8-sig", opener=_open_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidTokenFile(f"{path} is not a regular file")
-        if status.st_mode & (stat.S_IWGRP | stat.S_IRWXO):
-            mode = stat.S_IMODE(status.st_mode)
-            raise InvalidTokenFile(f"{path} has mode {mode:o}; make it private: chmod 600 {path}")
-        if status.st_size > MAX_TOKEN_FILE:
-            raise InvalidTokenFile(f"{path} is larger than {MAX_TOKEN_FILE} bytes")
-        try:
-            lines = file.read(MAX_TOKEN_FILE).splitlines()
-        except UnicodeDecodeError:
-            raise InvalidTokenFile(f"{path} is not UTF-8") from None
+    with open_private(path) as file:
+        lines = read_private(file, path).splitlines()
     numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
     return [(number, line) for number, line in numbered if line and not line.startswith("#")]
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a FIFO in its place must not hold us up before it is refused."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def load_password(path: str | os.PathLike[str]) -> tuple[str, str]:

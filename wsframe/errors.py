@@ -6,7 +6,7 @@ The tree, with the side that is to blame in the type rather than in the text::
     ├── InvalidURI (ValueError)             the URI given cannot be used
     ├── InvalidHeader (ValueError)          a header, path or subprotocol given cannot be sent
     ├── InvalidProxy (ValueError)           the proxy setting given cannot be used
-    ├── InvalidTokenFile (ValueError)       a token file is malformed or readable by others
+    ├── InvalidTokenFile (ValueError)       a file of secrets is malformed or readable by others
     ├── OpenError                           no connection came about; `phase` says where it ended
     │   ├── NameLookupFailed                phase dns
     │   ├── TCPConnectFailed                phase tcp
@@ -15,6 +15,7 @@ The tree, with the side that is to blame in the type rather than in the text::
     │   │   ├── ProxyUnreachable            the proxy itself is not connected to; phase dns, tcp
     │   │   ├── ProxyTLSFailed (TLSFailed)  phase proxy-tls
     │   │   ├── ProxyTimeout (OpenTimeout)  the deadline passed on the way to it, or with it
+    │   │   ├── ProxyCredentialsFailed      its credentials were not to be had; it was told nothing
     │   │   ├── ProxyAuthRequired           it asks for credentials, and there were none that fit
     │   │   ├── ProxyAuthRefused            it did not take the credentials
     │   │   ├── ProxyRefused                any other refusal
@@ -64,6 +65,7 @@ __all__ = [
     "Phase",
     "ProxyAuthRefused",
     "ProxyAuthRequired",
+    "ProxyCredentialsFailed",
     "ProxyError",
     "ProxyRefused",
     "ProxyTLSFailed",
@@ -111,7 +113,7 @@ class InvalidProxy(WSFrameError, ValueError):
 
 
 class InvalidTokenFile(WSFrameError, ValueError):
-    """A token file is malformed, or others than its owner may read it."""
+    """A file of tokens or passwords is malformed, or others than its owner may read it."""
 
 
 class OpenError(WSFrameError):
@@ -228,6 +230,14 @@ class ProxyTLSFailed(ProxyError, TLSFailed):
     def __init__(self, message: str, *, proxy: str, certificate: bool = False) -> None:
         super().__init__(message, proxy=proxy)
         self.certificate = certificate
+
+
+class ProxyCredentialsFailed(ProxyError):
+    """The credentials for the proxy were not to be had, or cannot be used; it was given none.
+
+    What was asked for them failed: `Proxy.credentials`, or Kerberos. The text names the kind of an
+    exception from outside of wsframe and not what it says, which may be a secret.
+    """
 
 
 class ProxyAuthRequired(ProxyError):

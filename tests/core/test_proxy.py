@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsframe.core.credentials import ProxyCredentials
 from wsframe.core.no_proxy import NoProxy
 from wsframe.core.proxy import (
     FROM_ENVIRONMENT,
@@ -406,6 +407,156 @@ def test_longest_path_and_credentials():
     assert Proxy("p", 1, path="/" + "a" * 106).path == "/" + "a" * 106
     long = "b" * 255
     assert Proxy.parse(f"socks5://{long}:{long}@p").password == long
+
+
+def source(proxy):
+    """Return the credentials of a proxy."""
+    return ProxyCredentials("us3r", "s3cret")
+
+
+def test_callable_is_compared_and_hashed_with_the_proxy():
+    """Two lists of ways, one proxy with two callables: these are two ways."""
+    one, same = Proxy("p", 1, credentials=source), Proxy.parse("http://p:1", credentials=source)
+    other = Proxy("p", 1, credentials=lambda proxy: None)
+    assert (one == same, one == other, one == Proxy("p", 1)) == (True, False, False)
+    assert len({one, same, other, Proxy("p", 1)}) == 3
+    assert ProxySettings([one, other]).choose(WS).ways == ((one,), (other,))
+
+
+class Unhashable:
+    """A callable that is compared by its value."""
+
+    __hash__ = None
+
+    def __call__(self, proxy):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"), [("s3cret", "a callable, not str"), (Unhashable(), "can be hashed")]
+)
+def test_callable_of_another_type_is_a_type_error(wrong, text):
+    """A mistake in the program."""
+    with pytest.raises(TypeError, match=text) as caught:
+        Proxy("p", 1, credentials=wrong)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_callable_is_not_shown():
+    """It may be a method of something that shows the token."""
+    proxy = Proxy("p", 1, credentials=source)
+    route = ProxySettings(proxy).choose(WS)
+    shown = f"{proxy} {proxy!r} {ProxySettings(proxy)!r} {route} {route.explain()}"
+    assert "source" not in shown
+    assert "function" not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "fields"),
+    [
+        ("http://us3r@p:1", {}),
+        ("http://us3r:s3cret@p:1", {}),
+        ("http://p:1", {"token": "s3cret"}),
+        ("socks4a://us3r@p", {}),
+        ("socks5h://us3r:s3cret@p", {}),
+    ],
+)
+def test_callable_and_credentials_exclude_each_other(url, fields):
+    """Nobody could say which of them is meant."""
+    with pytest.raises(InvalidProxy, match="it takes one") as caught:
+        Proxy.parse(url, credentials=source, **fields)
+    assert "s3cret" not in shown_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "given", "expected"),
+    [
+        (A, None, A),
+        (A, ProxyCredentials(), A),
+        (A, ProxyCredentials("u", "p"), Proxy("a", 1, "u", "p")),
+        (A, ProxyCredentials(token="t"), Proxy("a", 1, token="t")),
+        (Proxy("p", 1, scheme="socks4"), ProxyCredentials("u"), Proxy("p", 1, "u", None, "socks4")),
+        (
+            Proxy("p", 1, headers={"A": "b"}, via=A, auth="negotiate"),
+            ProxyCredentials("u", "p"),
+            Proxy("p", 1, "u", "p", headers={"A": "b"}, via=A, auth="negotiate"),
+        ),
+        (Proxy("p", 1, path="/r"), ProxyCredentials("u"), Proxy("p", 1, "u", path="/r")),
+    ],
+)
+def test_credentials_take_the_place_of_the_callable(proxy, given, expected):
+    """All else is as it was."""
+    asked = dataclasses.replace(proxy, credentials=source)
+    assert asked.with_credentials(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("scheme", "given"),
+    [
+        ("http", ProxyCredentials(None, "s3cret")),
+        ("http", ProxyCredentials("us3r", token="s3cret")),
+        ("http", ProxyCredentials("us3r:s3cret")),
+        ("http", ProxyCredentials("us3r", "s3cret\n")),
+        ("https", ProxyCredentials(token="s3cret\n")),
+        ("socks4", ProxyCredentials("us3r", "s3cret")),
+        ("socks5", ProxyCredentials(token="s3cret")),
+        ("socks5h", ProxyCredentials("us3r", "s3cret" * 50)),
+        ("socks5h", ProxyCredentials("", "s3cret")),
+    ],
+)
+def test_credentials_that_do_not_fit_are_refused(scheme, given):
+    """As they are in a URL."""
+    proxy = Proxy("p", 1, scheme=scheme, credentials=source)
+    with pytest.raises(InvalidProxy) as caught:
+        proxy.with_credentials(given)
+    shown = shown_of(caught.value)
+    assert "s3cret" not in shown
+    assert "us3r" not in shown
+
+
+@pytest.mark.parametrize("auth", ["negotiate", "ntlm"])
+def test_scheme_is_a_part_of_the_proxy(auth):
+    """It is compared, and not shown; a callable may give what it takes."""
+    proxy = Proxy("p", 1, "u", "p", auth=auth)
+    assert proxy == Proxy.parse("http://u:p@p:1", auth=auth)
+    assert proxy != Proxy("p", 1, "u", "p")
+    assert str(proxy) == "http://p:1"
+    assert Proxy("p", 1, credentials=source, auth=auth).with_credentials(source(None)).user
+
+
+def test_ticket_needs_no_user():
+    """Kerberos knows who runs the program, or takes the ticket of the user named."""
+    assert Proxy("p", 1, auth="negotiate").user is None
+    assert Proxy("p", 1, "u", auth="negotiate").password is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"auth": "ntlm"},
+        {"auth": "ntlm", "user": "us3r"},
+        {"auth": "ntlm", "token": "s3cret"},
+        {"auth": "negotiate", "token": "s3cret"},
+        {"auth": "basic", "user": "us3r", "password": "s3cret"},
+        {"auth": "NTLM", "user": "us3r", "password": "s3cret"},
+        {"auth": "s3cret"},
+        {"auth": ["ntlm"], "user": "us3r", "password": "s3cret"},
+        {"auth": "negotiate", "scheme": "socks5h"},
+        {"auth": "negotiate", "scheme": "socks4"},
+    ],
+)
+def test_scheme_that_does_not_fit_is_refused(fields):
+    """A scheme that is not known, credentials that it does not take, a proxy that has none."""
+    with pytest.raises(InvalidProxy) as caught:
+        Proxy("p", 1, **fields)
+    assert "s3cret" not in shown_of(caught.value).replace("auth='s3cret'", "")
+
+
+def test_ntlm_without_what_the_callable_owes_is_refused():
+    """There is nobody to be."""
+    with pytest.raises(InvalidProxy, match="takes a user name and password"):
+        Proxy("p", 1, credentials=source, auth="ntlm").with_credentials(None)
 
 
 def test_headers_are_kept_in_order():

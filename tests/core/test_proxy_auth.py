@@ -396,6 +396,15 @@ def test_sha_256_is_preferred_to_sha_512_256():
     assert "algorithm=SHA-512-256," in auth().answer(asked(values[0], DIGEST)).value
 
 
+@pytest.mark.parametrize("scheme", ["ntlm", "negotiate"])
+def test_nothing_is_answered_where_another_scheme_is_asked_for(scheme):
+    """The password is not for these."""
+    this = auth(auth=scheme)
+    assert this.unasked() is None
+    assert this.answer(asked(BASIC, DIGEST, "NTLM", "Negotiate")) is None
+    assert not this.sent
+
+
 def test_answer_is_for_the_connect():
     """Its method, and host and port as they are in the request line."""
     said = params(auth().answer(asked(DIGEST)).value)

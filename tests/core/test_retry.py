@@ -32,6 +32,7 @@ from wsframe.errors import (
     OpenTimeout,
     ProxyAuthRefused,
     ProxyAuthRequired,
+    ProxyCredentialsFailed,
     ProxyRefused,
     ProxyTimeout,
     ProxyTLSFailed,
@@ -101,6 +102,10 @@ KINDS = [
             proxy_refused(407, kind=ProxyAuthRefused),
             proxy_refused(401, kind=ProxyAuthRefused),
         ],
+    ),
+    (
+        "The credentials for the proxy are not to be had",
+        [ProxyCredentialsFailed("x", **PROXY)],
     ),
     ("The server's answer is not that of a WebSocket server", [BadHandshake("x")]),
     ("The connection is lost in the opening handshake", [OpenError("x", phase="handshake")]),

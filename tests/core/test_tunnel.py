@@ -14,12 +14,12 @@ FIVE = SOCKS5(Proxy("p", 1, scheme="socks5"), "192.0.2.1", 443)
 
 def test_step_without_arguments_is_to_wait():
     """Nothing to send, and no tunnel yet."""
-    assert (Step().send, Step().leftover) == (b"", None)
+    assert (Step().send, Step().leftover, Step().work) == (b"", None, None)
 
 
 def test_step_shows_nothing_of_its_bytes():
     """Credentials go out in one of them."""
-    assert repr(Step(b"s3cret", b"s3cret")) == "Step()"
+    assert repr(Step(b"s3cret", b"s3cret", work=lambda: lambda: Step(b"s3cret"))) == "Step()"
 
 
 @pytest.mark.parametrize(

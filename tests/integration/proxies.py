@@ -94,6 +94,13 @@ class Proxies:
         ]
         return cls._squid(file, auth, digest)
 
+    @classmethod
+    def _squid_ntlm(cls, file: Path, auth: bool) -> Any:
+        """Its helper in Debian goes through all legs, and takes every password."""
+        helper = _squid_helper("ntlm_fake_auth")
+        ntlm = [f"auth_param ntlm program {helper}", "auth_param ntlm children 1 startup=1"]
+        return cls._squid(file, auth, ntlm)
+
     @staticmethod
     def _squid(file: Path, auth: bool, scheme: list[str] | None = None) -> Any:
         path = program("squid")
@@ -268,6 +275,9 @@ class RecordingProxy(RawServer):
     async def _serve(self, client: Raw) -> None:
         head = await client.read_head()
         self.requests.append(head)
+        await self._open(client, head)
+
+    async def _open(self, client: Raw, head: str) -> None:
         target = head.split(" ")[1]
         origin = await connect_raw(int(target.rpartition(":")[2]))
         self.origins.append(origin)

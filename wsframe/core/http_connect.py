@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.http_answer import Answer, AnswerReader, BadAnswer
+from wsframe.core.negotiate import ContextFailed, Leg, Negotiation, SecurityContext
 from wsframe.core.proxy import Proxy
-from wsframe.core.proxy_auth import ProxyAuth
+from wsframe.core.proxy_auth import BadChallenge, ProxyAuth, keeps_connection, read_challenges
 from wsframe.core.tunnel import Step
 from wsframe.core.uri import format_host_port, to_ascii_host
 from wsframe.errors import (
     BadProxyAnswer,
     InvalidHeader,
+    InvalidProxy,
     ProxyAuthRefused,
     ProxyAuthRequired,
+    ProxyCredentialsFailed,
     ProxyError,
     ProxyRefused,
     printable,
 )
 
 __all__ = ["HTTPConnect"]
+
+MAX_SKIPPED_BODY: Final = 64 * 1024
+"""Bytes of the body of a 407 that are read past where the next leg has to follow on the same
+connection; nobody sees them. Pages that explain the log-in have some kilobytes."""
 
 _OURS = frozenset({"host", "proxy-authorization", "content-length", "transfer-encoding"})
 
@@ -29,6 +40,10 @@ class HTTPConnect:
     The proxy's token, or its password in Basic, goes out with the first request, or, where
     `unasked` is false, with none before the proxy has asked. A 407 is answered with what it asks
     for, as `ProxyAuth` does it: on the same connection where the proxy keeps it, else on a new one.
+
+    Where the proxy is marked with `auth`, nothing goes out unasked, and a 407 is answered in that
+    scheme alone, by a `SecurityContext` that `new_context` makes. Its steps are the `work` of ours.
+    The token that may come with the end (RFC 4559 §5) is not looked at: who the proxy is, TLS says.
 
     Only 407 is a question for the proxy's credentials: a server's 401 never gets them a second
     time (CVE-2026-86414).
@@ -49,6 +64,7 @@ class HTTPConnect:
         unasked: bool = True,
         max_head: int,
         max_body: int,
+        new_context: Callable[[], SecurityContext] | None = None,
     ) -> None:
         try:
             host = to_ascii_host(host)
@@ -66,8 +82,14 @@ class HTTPConnect:
         for name in self._extra:
             if name in _OURS:
                 raise InvalidHeader(f"header {name!r} is said by the CONNECT itself")
-        self._limits = max_head, max_body
+        self._max_head = max_head
+        self._max_body = max_body
         self._auth = ProxyAuth(proxy, self._target)
+        self._negotiation: Negotiation | None = None
+        if proxy.auth is not None:
+            if new_context is None:
+                raise InvalidProxy(f"auth={proxy.auth!r} takes a security context")
+            self._negotiation = Negotiation(proxy.auth, new_context)
         self._kept = False
         self._begin(self._auth.unasked() if unasked else None)
 
@@ -82,8 +104,10 @@ class HTTPConnect:
         self._listen()
 
     def _listen(self) -> None:
-        max_head, max_body = self._limits
-        self._reader = AnswerReader(tunnel=True, max_head=max_head, max_body=max_body)
+        max_body = self._max_body
+        if self._negotiation is not None:
+            max_body = max(max_body, MAX_SKIPPED_BODY)
+        self._reader = AnswerReader(tunnel=True, max_head=self._max_head, max_body=max_body)
 
     def receive(self, data: bytes) -> Step:
         """Take the proxy's bytes in (`b""`: the end); return what follows from them."""
@@ -91,13 +115,13 @@ class HTTPConnect:
         # to answer.
         kept, self._kept = self._kept, False
         if kept and not data:
-            self._listen()
-            return Step(reconnect=True)
+            again = self._again()
+            if again is not None:
+                return again
         try:
             answer = self._reader.receive(data)
         except BadAnswer as error:
-            text = f"{self._proxy}: {error}"
-            raise BadProxyAnswer(text, proxy=str(self._proxy)) from None
+            raise self._bad(str(error)) from None
         if answer is None:
             return Step()
         if answer.switched:
@@ -105,22 +129,76 @@ class HTTPConnect:
             return Step(leftover=answer.trailing, detail=detail)
         return self._refused(answer)
 
+    def _again(self) -> Step | None:
+        """Return how to go on where the connection ended before any answer, None for not at all."""
+        if self._negotiation is None:
+            self._listen()
+            return Step(reconnect=True)
+        return self._make(self._negotiation.again(), self._negotiation, kept=False)
+
+    def _answer(self, answer: Answer) -> Step | None:
+        """Return the answer to a 407, None when there is none (any more)."""
+        if self._negotiation is not None:
+            return self._negotiate(answer, self._negotiation)
+        credentials = self._auth.answer(answer.headers, complete=answer.reusable)
+        if credentials is None:
+            return None
+        return self._send(credentials.value, kept=credentials.same_connection)
+
+    def _negotiate(self, answer: Answer, negotiation: Negotiation) -> Step | None:
+        kept = answer.reusable and keeps_connection(answer.headers)
+        challenges = read_challenges(self._proxy, answer.headers)
+        wrong, leg = "", None
+        try:
+            leg = negotiation.answer(challenges, kept=kept)
+        except BadChallenge as error:
+            wrong = str(error)
+        if wrong:
+            raise self._bad(wrong)
+        return self._make(leg, negotiation, kept=kept)
+
+    def _make(self, leg: Leg | None, negotiation: Negotiation, *, kept: bool) -> Step | None:
+        """Return the work that a leg is, None for none."""
+
+        def work(leg: Leg) -> Callable[[], Step]:
+            token = leg.run()
+            return lambda: self._made(leg, token, negotiation, kept=kept)
+
+        return None if leg is None else Step(work=partial(work, leg))
+
+    def _made(
+        self, leg: Leg, token: bytes | ContextFailed, negotiation: Negotiation, *, kept: bool
+    ) -> Step:
+        if isinstance(token, bytes):
+            return self._send(negotiation.say(token), kept=kept)
+        if leg.token is not None:
+            raise self._bad(f"its token for {self._proxy.auth} cannot be used: {token}")
+        text = f"{self._proxy}: the authentication ({self._proxy.auth}) cannot begin: {token}"
+        raise ProxyCredentialsFailed(text, proxy=str(self._proxy))
+
+    def _send(self, credentials: str, *, kept: bool) -> Step:
+        self._begin(credentials)
+        self._kept = kept
+        return Step(self.request) if kept else Step(reconnect=True)
+
+    def _bad(self, text: str) -> BadProxyAnswer:
+        return BadProxyAnswer(f"{self._proxy}: {text}", proxy=str(self._proxy))
+
     def _refused(self, answer: Answer) -> Step:
         kind: type[ProxyError] = ProxyRefused
-        if answer.status == 401 and self._auth.sent:
+        sent = self._auth.sent or (self._negotiation is not None and self._negotiation.sent)
+        if answer.status == 401 and sent:
             kind = ProxyAuthRefused  # tinyproxy's way to say that the password is wrong
         elif answer.status == 407:
-            credentials = self._auth.answer(answer.headers, complete=answer.reusable)
-            if credentials is not None:
-                self._begin(credentials.value)
-                self._kept = credentials.same_connection
-                return Step(self.request) if self._kept else Step(reconnect=True)
-            kind = ProxyAuthRefused if self._auth.sent else ProxyAuthRequired
+            step = self._answer(answer)
+            if step is not None:
+                return step
+            kind = ProxyAuthRefused if sent else ProxyAuthRequired
         said = f"{answer.status} {printable(answer.reason)}".rstrip()
         raise kind(
             f"{self._proxy} answered {said} to CONNECT {self._target}",
             proxy=str(self._proxy),
             status=answer.status,
             headers=answer.headers.pairs,
-            body=answer.body,
+            body=answer.body[: self._max_body],
         )

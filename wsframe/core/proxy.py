@@ -11,13 +11,14 @@ The answer is a `Route`: the ways to try in order, each a chain of proxies, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from urllib.parse import quote, unquote
 
+from wsframe.core.credentials import ProxyCredentials
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.no_proxy import Host, NoProxy, canonical_host
 from wsframe.core.uri import (
@@ -33,6 +34,8 @@ __all__ = [
     "FROM_ENVIRONMENT",
     "MAX_HOPS",
     "SAID_BY_CONNECT",
+    "Auth",
+    "CredentialsSource",
     "Failover",
     "FromEnvironment",
     "Hop",
@@ -78,6 +81,15 @@ _LONGEST_SOCKS_FIELD: Final = 255  # bytes; RFC 1929 §2 counts them in one
 _LONGEST_PATH: Final = 107  # bytes; sun_path on Linux, less the NUL (unix(7))
 
 
+Auth = Literal["negotiate", "ntlm"]
+"""A scheme of authentication that is used only where it is asked for."""
+
+CredentialsSource = Callable[
+    ["Proxy"], ProxyCredentials | Awaitable[ProxyCredentials | None] | None
+]
+"""What is asked for a proxy's credentials before each tunnel; None is for none."""
+
+
 @dataclass(frozen=True, repr=False)
 class Proxy:
     """One proxy: HTTP (CONNECT, RFC 9110 §9.3.6), HTTP within TLS, SOCKS4, 4a, 5 or 5h.
@@ -90,6 +102,21 @@ class Proxy:
     one is reached, and so on, up to `MAX_HOPS`. `path` is the absolute path of the Unix socket
     on which the proxy listens; then the port says nothing, and the host is no more than the name
     in the certificate of an https proxy.
+
+    `credentials`, in place of user, password and token, is called with this Proxy before each
+    tunnel, and returns `ProxyCredentials`, or None for none, or a coroutine, Deferred or other
+    awaitable of these. So a token that lives shortly is fresh, and what a proxy refused is asked
+    for anew with the next attempt. The call must not block; what is awaited is within the deadline
+    of the attempt, and cancelled with it. What it raises ends the attempt, before anything is sent,
+    as `ProxyCredentialsFailed`, which names the exception's type and not its text. The callable is
+    compared and hashed with the Proxy.
+
+    `auth` is the scheme for an HTTP proxy, "negotiate" (RFC 4559) or "ntlm", and takes the extra
+    `wsframe[negotiate]`. None is what the proxy asks for of Bearer, Digest and Basic, never these
+    two. With "negotiate", Kerberos takes the ticket of whoever runs this program where there is no
+    user, that of the user where there is no password; with a password it may come to NTLM. NTLM
+    takes both; a domain stands before the user's name with a backslash. Nothing is sent before the
+    proxy has asked, and a proxy that asks for another scheme gets nothing.
 
     `str()` and `repr()` show no credentials, the user's name among them: with some proxies it is
     the key. Nor do they show headers.
@@ -107,6 +134,8 @@ class Proxy:
     headers: HeadersLike = ()
     via: Proxy | None = None
     path: str | None = None
+    credentials: CredentialsSource | None = None
+    auth: Auth | None = None
 
     def __post_init__(self) -> None:
         if self.scheme not in _PORTS:
@@ -120,7 +149,9 @@ class Proxy:
         if not host:
             raise InvalidProxy("the proxy has a malformed host")
         object.__setattr__(self, "host", host)
+        self._check_source()
         self._check_credentials()
+        self._check_auth()
         self._check_headers()
         self._check_path()
         self._check_via()
@@ -145,6 +176,33 @@ class Proxy:
                 raise InvalidProxy(f"the proxy {wrong}")
         else:
             self._check_socks_credentials()
+
+    def _check_source(self) -> None:
+        if self.credentials is None:
+            return
+        if not callable(self.credentials):
+            raise TypeError(f"credentials is a callable, not {type(self.credentials).__name__}")
+        hashable = True
+        try:
+            hash(self.credentials)
+        except TypeError:
+            hashable = False
+        if not hashable:
+            raise TypeError("credentials is a callable that can be hashed, as a Proxy can")
+        if not (self.user is None and self.password is None and self.token is None):
+            raise InvalidProxy("the proxy has credentials and a callable for them; it takes one")
+
+    def _check_auth(self) -> None:
+        if self.auth is None:
+            return
+        if self.auth not in get_args(Auth):
+            raise InvalidProxy("a proxy's auth is 'negotiate', 'ntlm' or None")
+        if self.scheme not in _HTTP:
+            raise InvalidProxy("auth is for http and https proxies; SOCKS has none of these")
+        if self.token is not None:
+            raise InvalidProxy(f"auth={self.auth!r} takes a user name and password, and no token")
+        if self.auth == "ntlm" and self.credentials is None and self.password is None:
+            raise InvalidProxy("auth='ntlm' takes a user name and password")
 
     def _check_socks_credentials(self) -> None:
         if self.user is None:
@@ -213,11 +271,13 @@ class Proxy:
         token: str | None = None,
         headers: HeadersLike = (),
         via: Proxy | None = None,
+        credentials: CredentialsSource | None = None,
+        auth: Auth | None = None,
     ) -> Proxy:
         """Return the proxy of a URL such as http://user:password@host:8080.
 
         The port may be left out when it is the scheme's own: 80, 443 or 1080. Credentials are
-        percent-decoded.
+        percent-decoded. The other arguments are the fields of those names.
 
         A proxy on a Unix socket has the path, percent-encoded, in the place of the host:
         http+unix://%2Frun%2Fproxy.sock, and likewise with every other scheme. Of the spellings
@@ -271,7 +331,18 @@ class Proxy:
             headers=headers,
             via=via,
             path=path,
+            credentials=credentials,
+            auth=auth,
         )
+
+    def with_credentials(self, given: ProxyCredentials | None) -> Proxy:
+        """Return this proxy with what its callable gave, in place of the callable.
+
+        Raises `InvalidProxy` when it is nothing for a proxy of this kind.
+        """
+        given = given or ProxyCredentials()
+        user, password, token = given.user, given.password, given.token
+        return replace(self, user=user, password=password, token=token, credentials=None)
 
     @property
     def hops(self) -> Way:

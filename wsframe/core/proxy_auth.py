@@ -4,6 +4,9 @@ A proxy challenges, and is answered with the strongest scheme that it knows and 
 credentials for: Bearer where there is a token; else Digest, with SHA-256, SHA-512-256 or MD5; else
 Basic. No scheme is answered twice, save Digest when the proxy says that only its nonce was stale,
 and that once: a proxy that asks for ever is given up.
+
+Negotiate and NTLM are in `wsframe.core.negotiate`: they are asked for by `Proxy.auth`, and then
+nothing here is sent.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ __all__ = [
     "Credentials",
     "ProxyAuth",
     "digest_credentials",
+    "keeps_connection",
     "parse_challenges",
+    "read_challenges",
 ]
 
 MAX_CHALLENGES: Final = 16_384
@@ -93,6 +98,26 @@ def parse_challenges(values: Iterable[str]) -> tuple[Challenge, ...]:
     if sum(map(len, texts)) > MAX_CHALLENGES:
         raise BadChallenge("the challenges are too large")
     return tuple(challenge for text in texts for challenge in _parse_field(text))
+
+
+def read_challenges(proxy: Proxy, headers: Headers) -> tuple[Challenge, ...]:
+    """Return the challenges of a 407 with these headers.
+
+    Raises `BadProxyAnswer` when they are malformed.
+    """
+    wrong = ""
+    try:
+        return parse_challenges(headers.get_all("Proxy-Authenticate"))
+    except BadChallenge as error:
+        wrong = str(error)
+    text, pairs = f"{proxy}: {wrong}", headers.pairs
+    raise BadProxyAnswer(text, proxy=str(proxy), status=407, headers=pairs)
+
+
+def keeps_connection(headers: Headers) -> bool:
+    """Return whether an answer with these headers leaves the connection to the next request."""
+    said = headers.tokens("Connection") + headers.tokens("Proxy-Connection")
+    return "close" not in (token.lower() for token in said)
 
 
 def _parse_field(text: str) -> Iterator[Challenge]:
@@ -279,6 +304,8 @@ class ProxyAuth:
         They are the token or, in Basic, the password; it is the caller's choice to send them to a
         proxy that might have asked for less.
         """
+        if self._proxy.auth is not None:
+            return None
         if self._proxy.token is not None:
             return self._send("bearer")
         return None if self._proxy.user is None else self._send("basic")
@@ -291,25 +318,14 @@ class ProxyAuth:
 
         Raises `BadProxyAnswer` when the challenges are malformed.
         """
+        if self._proxy.auth is not None:
+            return None
         if self._proxy.user is None and self._proxy.token is None:
             return None
-        wrong, value = "", None
-        try:
-            value = self._answer(parse_challenges(headers.get_all("Proxy-Authenticate")))
-        except BadChallenge as error:
-            wrong = str(error)
-        if wrong:
-            raise BadProxyAnswer(
-                f"{self._proxy}: {wrong}",
-                proxy=str(self._proxy),
-                status=407,
-                headers=headers.pairs,
-            )
+        value = self._answer(read_challenges(self._proxy, headers))
         if value is None:
             return None
-        said = headers.tokens("Connection") + headers.tokens("Proxy-Connection")
-        closes = "close" in (token.lower() for token in said)
-        return Credentials(value, complete and not closes)
+        return Credentials(value, complete and keeps_connection(headers))
 
     def _answer(self, challenges: tuple[Challenge, ...]) -> str | None:
         offered = {challenge.scheme for challenge in challenges}

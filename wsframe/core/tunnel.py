@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,15 +16,22 @@ class Step:
     `send` is what to send to the proxy now, possibly nothing. `leftover` is None until the tunnel
     is open, and then the bytes that already came through it: they belong to the protocol inside
     and were not looked at. `send` goes out first where there are both. `detail` is then how the
-    proxy agreed, such as "HTTP 200, Basic", without a secret.
+    proxy agreed, such as "HTTP 200, Basic", without a secret. `reconnect` says that the handshake
+    goes on with `request`, on a new connection.
 
-    `repr()` shows neither: the one may hold credentials, the other is nobody's business.
+    `work`, where it is not None, is all that there is to do: it may block, so it is called off the
+    reactor, and what it returns is called on the reactor for the step that follows; that one may
+    raise as `receive` does. In between, nothing is given to the handshake. Neither is called when
+    the handshake is given up.
+
+    `repr()` shows no bytes: the ones may hold credentials, the others are nobody's business.
     """
 
     send: bytes = field(default=b"", repr=False)
     leftover: bytes | None = field(default=None, repr=False)
     reconnect: bool = field(default=False, repr=False)
     detail: str = field(default="", repr=False, compare=False)
+    work: Callable[[], Callable[[], Step]] | None = field(default=None, repr=False)
 
 
 class TunnelHandshake(Protocol):

@@ -16,7 +16,9 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ITransport,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,10 +27,12 @@ from wsframe.core.http_connect import HTTPConnect
 from wsframe.core.proxy import Proxy
 from wsframe.core.socks import SOCKS4, SOCKS5
 from wsframe.core.timing import Observe
-from wsframe.core.tunnel import TunnelHandshake
+from wsframe.core.tunnel import Step, TunnelHandshake
 from wsframe.core.uri import format_host_port, to_ascii_host
+from wsframe.endpoints.credentials import with_credentials
 from wsframe.endpoints.host import HostEndpoint, SocketEndpoint, look_up
 from wsframe.endpoints.link import Link, Watch, all_of, connect_link, with_deadline
+from wsframe.endpoints.negotiate import SpnegoContext, check_installed
 from wsframe.endpoints.tls import TLSEndpoint
 from wsframe.errors import (
     BadProxyAnswer,
@@ -56,23 +60,74 @@ class _TunnelLink(Link):
     phase = "proxy"
 
     def __init__(
-        self, factory: IProtocolFactory, watch: Watch, handshake: TunnelHandshake, proxy: Proxy
+        self,
+        reactor: Any,
+        factory: IProtocolFactory,
+        watch: Watch,
+        handshake: TunnelHandshake,
+        proxy: Proxy,
     ) -> None:
         super().__init__(factory, watch, str(proxy))
+        self._reactor = reactor
         self._handshake = handshake
         self.proxy = str(proxy)
+        self._working = False
+        self._held = b""  # what came while working; not much, as reading is paused
+        self._lost: Failure | None = None
 
     def begin(self) -> None:
         cast(ITransport, self.transport).write(self._handshake.request)
 
     def advance(self, data: bytes) -> bytes | None:
-        step = self._handshake.receive(data)
+        if self._working:
+            self._held += data
+            return None
+        return self._follow(self._handshake.receive(data))
+
+    def _follow(self, step: Step) -> bytes | None:
+        if step.work is not None:
+            self._work(step.work)
+            return None
         if step.reconnect:
             raise _ConnectAgainError("the handshake goes on elsewhere", phase="proxy")
-        if step.send:
+        if step.send and self._lost is None:
             cast(ITransport, self.transport).write(step.send)
         self.detail = step.detail
         return step.leftover
+
+    def _work(self, work: Callable[[], Callable[[], Step]]) -> None:
+        self._working = True
+        if self._lost is None:
+            cast(Any, self.transport).pauseProducing()
+        pool = self._reactor.getThreadPool()
+        done: Deferred[Callable[[], Step]] = deferToThreadPool(self._reactor, pool, work)
+        done.addCallback(self._worked)
+        done.addErrback(lambda failure: self.fail(cast(Exception, failure.value)))
+
+    def _worked(self, resume: Callable[[], Step]) -> None:
+        self._working = False
+        if self._finished:  # cancelled: nobody waits for it any more
+            return
+        self._follow(resume())
+        if self._lost is None:
+            cast(Any, self.transport).resumeProducing()
+        held, self._held = self._held, b""
+        if held:
+            self.dataReceived(held)
+        if self._lost is not None:
+            self.connectionLost(self._lost)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted: the transport is gone; what is being worked out may go on elsewhere."""
+        if self._inner is not None or self._finished:
+            super().connectionLost(reason)
+            return
+        self._lost = reason
+        self.transport = None  # to abort one of TLS that is lost is an error
+        if not self._working:
+            error = self.ended(reason)
+            if not self._working:  # the end may complete an answer that asks for more
+                self.fail(error)
 
     def ended(self, reason: Failure) -> Exception:
         proxy = cast(str, self.proxy)
@@ -184,7 +239,8 @@ class HTTPConnectEndpoint:
     """Connects to a host through an HTTP proxy, with CONNECT (RFC 9110 §9.3.6).
 
     `proxy` is a URL such as "http://user:password@proxy:3128" or a `Proxy`; its credentials are
-    sent to the proxy alone, in Basic, Bearer or Digest; see `options.proxy_auth_unasked`. `host`
+    sent to the proxy alone, in Basic, Bearer or Digest (see `options.proxy_auth_unasked`), or in
+    what `Proxy.auth` says: each of its steps is made in a thread of the reactor's pool. `host`
     and `port` are the target's; the proxy resolves the name. `headers` are added to the CONNECT,
     behind the proxy's own. `timeout` is seconds for everything, None leaves it to the caller.
     `endpoint` is what reaches the proxy; None is TCP to its address, or its Unix socket, through
@@ -216,6 +272,7 @@ class HTTPConnectEndpoint:
     ) -> None:
         self._reactor = reactor
         self._proxy = _spoken(proxy, "http", "https")
+        check_installed(self._proxy)
         self._target = (host, port)
         self._headers = (*Headers(self._proxy.headers).pairs, *Headers(headers).pairs)
         self._timeout = timeout
@@ -233,16 +290,17 @@ class HTTPConnectEndpoint:
                 to=str(self._proxy),
             )
         self._endpoint = _reaching(self._endpoint, self._proxy)
-        self._handshake()  # what is wrong with the arguments is said now
+        self._handshake(self._proxy)  # what is wrong with the arguments is said now
 
-    def _handshake(self) -> HTTPConnect:
+    def _handshake(self, proxy: Proxy) -> HTTPConnect:
         return HTTPConnect(
-            self._proxy,
+            proxy,
             *self._target,
             headers=self._headers,
             unasked=self._options.proxy_auth_unasked,
             max_head=self._options.max_head_size,
             max_body=self._options.max_refusal_body,
+            new_context=lambda: SpnegoContext(proxy),
         )
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -251,9 +309,9 @@ class HTTPConnectEndpoint:
         return with_deadline(self._reactor, attempt, self._timeout, format_host_port(*self._target))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        handshake = self._handshake()
+        handshake = self._handshake(await with_credentials(self._proxy))
         while True:  # it asks for a new connection only as often as it has another answer to a 407
-            link = _TunnelLink(factory, self._watch, handshake, self._proxy)
+            link = _TunnelLink(self._reactor, factory, self._watch, handshake, self._proxy)
             with suppress(_ConnectAgainError):
                 return await connect_link(self._endpoint, link)
 
@@ -307,14 +365,14 @@ class SOCKSEndpoint:
         is_name = not (isIPAddress(self._host) or ":" in self._host)
         self._lookup = is_name and not self._proxy.resolves
         # What is wrong with the arguments is said now; any address stands for those to be found.
-        wrong = self._handshake("192.0.2.1" if self._lookup else self._host)
+        wrong = self._handshake(self._proxy, "192.0.2.1" if self._lookup else self._host)
         if isinstance(wrong, ValueError):
             raise InvalidProxy(str(wrong))
 
-    def _handshake(self, host: str) -> TunnelHandshake | ValueError:
+    def _handshake(self, proxy: Proxy, host: str) -> TunnelHandshake | ValueError:
         """Return the handshake for that host, or why the proxy cannot be told of it."""
         try:
-            return _SOCKS[self._proxy.scheme](self._proxy, host, self._port)
+            return _SOCKS[proxy.scheme](proxy, host, self._port)
         except ValueError as error:
             return error
 
@@ -325,15 +383,16 @@ class SOCKSEndpoint:
         return with_deadline(self._reactor, attempt, self._timeout, what)
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        proxy = await with_credentials(self._proxy)
         hosts: tuple[str, ...] = (self._host,)
         if self._lookup:
             hosts = await look_up(self._reactor, self._host, self._port, self._observe)
         refusals: list[OpenError] = []
         for host in hosts:
-            handshake = self._handshake(host)
+            handshake = self._handshake(proxy, host)
             if isinstance(handshake, ValueError):
                 continue  # SOCKS4 and an IPv6 address
-            link = _TunnelLink(factory, self._watch, handshake, self._proxy)
+            link = _TunnelLink(self._reactor, factory, self._watch, handshake, proxy)
             try:
                 return await connect_link(self._endpoint, link)
             except ProxyRefused as error:
