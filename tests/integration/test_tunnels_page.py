@@ -22,7 +22,7 @@ from wsframe.errors import ProxyError, ProxyTLSFailed
 
 from .certificates import Authority, ServerTLS
 from .proxies import PASSWORD, USER, Proxies, RecordingProxy
-from .raw import Raw, RawServer, within
+from .raw import Raw, RawServer, header, within
 from .test_agent import site
 from .test_https_proxy import trusting
 from .test_proxy import authority, echo_server, proxies
@@ -46,6 +46,7 @@ MARKS = (
     "client.pem",
     "def proxy_tls_by_name",
     "async def told",
+    "async def fresh",
 )
 
 
@@ -261,6 +262,37 @@ async def test_https_proxy_is_asked_for_by_another_name(trusted: tuple[Authority
     assert certificate.names == ["proxy.example"]
     with pytest.raises(ProxyTLSFailed, match="not for this host name"):
         await works_by(certificate, "127.0.0.1", names["proxy_tls"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_credentials_are_asked_for_before_each_tunnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login puser password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    async def refuse(raw: Raw) -> None:
+        said.append(header(await raw.read_head(), "Proxy-Authorization"))
+        raw.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+        raw.finish()
+
+    async def new_token(host: str) -> str:
+        return f"token{len(said)}-{host}"
+
+    said: list[str | None] = []
+    async with RawServer(refuse) as server:
+        text = block("async def fresh", BLOCKS)
+        for host in ("gateway", "spare"):
+            text = text.replace(f"{host}.example:3128", f"localhost:{server.port}")
+        names: dict[str, Any] = {"new_token": new_token}
+        exec(text, names)  # noqa: S102 - our own page
+        for _ in range(2):
+            with pytest.raises(ProxyError):
+                await connect("ws://localhost:9/", proxies=names["proxies"])
+    basic = "Basic cHVzZXI6c2VjcmV0"
+    assert said == ["Bearer token0-localhost", basic, "Bearer token2-localhost", basic]
 
 
 @pytest_twisted.ensureDeferred
