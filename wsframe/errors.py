@@ -120,9 +120,11 @@ class OpenError(WSFrameError):
     """No open WebSocket came about.
 
     `phase` is the link of the chain in which the attempt ended, None when it is not known.
+    `others` are what the ways before failed with, where a list of proxies was tried.
     """
 
     phase: Phase | None = None
+    others: tuple[OpenError, ...] = ()
 
     def __init__(self, message: str, *, phase: Phase | None = None) -> None:
         super().__init__(message)

@@ -832,3 +832,22 @@ def test_decision_repeats_nothing_that_was_said_to_us():
     ]
     for failure in failures:
         assert "planted" not in repr(counting().failed(failure, 0.0, WALL))
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([], GIVE_UP),
+        ([proxy_refused(403)], GIVE_UP),
+        ([proxy_refused(503)], RETRY),
+        (
+            [proxy_refused(503, ("Retry-After", "9")), proxy_refused(503, ("Retry-After", "4"))],
+            retry_after(4),
+        ),
+    ],
+)
+def test_of_several_ways_one_that_may_be_open_again_is_enough(others, expected):
+    """A list of proxies: the last was final, an earlier one was down for a moment."""
+    failure = proxy_refused(403)
+    failure.others = tuple(others)
+    assert verdict(failure) == expected

@@ -26,6 +26,7 @@ from wsframe.errors import (
     ConnectionClosed,
     HandshakeRefused,
     OpenCancelled,
+    OpenError,
     ProxyAuthRefused,
     ProxyAuthRequired,
     ProxyError,
@@ -238,6 +239,14 @@ def judge(policy: RetryPolicy, failure: BaseException, wall_now: float) -> Verdi
             return said
         if said is not None:
             raise TypeError(f"judge returns a Verdict or None, not {said!r}")
+    others = failure.others if isinstance(failure, OpenError) else ()
+    verdicts = [_by_default(policy, each, wall_now) for each in (*others, failure)]
+    # Of several ways one that may be open again is enough, and the first to be so.
+    passing = [verdict for verdict in verdicts if not verdict.gives_up]
+    return min(passing, key=lambda verdict: verdict.after) if passing else GIVE_UP
+
+
+def _by_default(policy: RetryPolicy, failure: BaseException, wall_now: float) -> Verdict:
     if isinstance(failure, ConnectionClosed):
         return _by_close_code(policy, failure.code)
     if isinstance(failure, HandshakeRefused | ProxyError) and failure.status is not None:

@@ -202,6 +202,8 @@ def connect_link(
 
 
 def all_of(errors: list[OpenError]) -> OpenError:
-    """Return the last error, with the text of them all."""
-    errors[-1].args = ("; ".join(dict.fromkeys(map(str, errors))),)
-    return errors[-1]
+    """Return the last error, with the text of them all, and the others beside it."""
+    *others, last = errors
+    last.others = tuple(others)
+    last.args = ("; ".join(dict.fromkeys(map(str, errors))),)
+    return last
