@@ -21,9 +21,9 @@ from wsframe.endpoints.link import with_deadline
 from wsframe.errors import AddressFailure, OpenCancelled, OpenTimeout, TCPConnectFailed
 
 from .names import Resolver
+from .origins import echo_server
 from .peers import free_port, has_ipv6, missing
 from .raw import Raw, RawServer, Stepped, eventually, turns, within
-from .test_proxy import echo_server
 
 SYN_SENT = b"\x02"
 """TCP_SYN_SENT of Linux' tcp_states.h."""

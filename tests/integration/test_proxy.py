@@ -1,143 +1,27 @@
-"""Through real proxies: tinyproxy and squid, with and without Basic; and who sees which secret."""
+"""Which proxy is taken, which is an error, and whom a 401 or a 407 is for."""
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.endpoints import SSL4ServerEndpoint, TCP6ServerEndpoint
 
 from wsframe.client import connect
-from wsframe.connection import Connection
 from wsframe.core.proxy import Proxy, ProxySettings
 from wsframe.errors import (
     HandshakeRefused,
     InvalidHeader,
     InvalidProxy,
     ProxyAuthRefused,
-    ProxyAuthRequired,
     ProxyRefused,
     ProxyUnreachable,
 )
-from wsframe.server import serve
 
-from .certificates import Authority
-from .interop import LISTEN
-from .peers import free_port, has_ipv6, missing
-from .proxies import ENCODED, PASSWORD, USER, Proxies, RecordingProxy
+from .origins import echo_server
+from .peers import free_port
+from .proxies import ENCODED, PASSWORD, USER, RecordingProxy, basic
 from .raw import Raw, RawServer, header, switching
-
-KINDS = ["tinyproxy", "squid"]
-
-
-@pytest.fixture(scope="module")
-def proxies() -> Iterator[Proxies]:
-    running = Proxies()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
-async def echo(connection: Connection) -> None:
-    async for message in connection:
-        await connection.send(message)
-
-
-@asynccontextmanager
-async def echo_server(where: Any = LISTEN) -> AsyncIterator[int]:
-    async with serve(echo, where) as server:
-        yield server.addresses[0].port  # type: ignore[attr-defined]
-
-
-def proxy_url(port: int, auth: bool) -> str:
-    return f"http://{USER}:{ENCODED}@127.0.0.1:{port}" if auth else f"http://127.0.0.1:{port}"
-
-
-@pytest.mark.parametrize("auth", [False, True], ids=["open", "basic"])
-@pytest.mark.parametrize("target", ["127.0.0.1", "localhost", "[::1]"])
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest_twisted.ensureDeferred
-async def test_opens_through_a_real_proxy(
-    proxies: Proxies, authority: Authority, kind: str, scheme: str, target: str, auth: bool
-) -> None:
-    from twisted.internet import reactor
-
-    host = target.strip("[]")
-    if host == "::1" and not has_ipv6():
-        missing("IPv6 on loopback")
-    interface = "::1" if host == "::1" else "127.0.0.1"
-    where: Any = LISTEN
-    tls = None
-    if scheme == "wss":
-        certificate = authority.issue(host)
-        where = SSL4ServerEndpoint(reactor, 0, certificate, interface=interface)
-        tls = authority.client(host)
-    elif host == "::1":
-        where = TCP6ServerEndpoint(reactor, 0, interface="::1")
-    proxy_port = proxies.get(kind, auth=auth)
-    async with echo_server(where) as port:
-        url = f"{scheme}://{target}:{port}/x"
-        proxy = proxy_url(proxy_port, auth)
-        async with connect(url, proxies=proxy, tls=tls) as connection:
-            assert connection.peer == f"tcp4:127.0.0.1:{proxy_port}"
-            for message in ("through the tunnel", bytes(300_000)):
-                await connection.send(message)
-                assert await connection.recv() == message
-        assert (await connection.when_closed()).clean
-
-
-@pytest.mark.parametrize(
-    ("kind", "status"),
-    [("squid", 407), ("tinyproxy", 401)],
-)
-@pytest_twisted.ensureDeferred
-async def test_wrong_password_is_refused(proxies: Proxies, kind: str, status: int) -> None:
-    """Tinyproxy says 401 where it should say 407; the error is the same."""
-    proxy_port = proxies.get(kind, auth=True)
-    async with RawServer() as origin:
-        with pytest.raises(ProxyAuthRefused) as caught:
-            await connect(
-                f"ws://127.0.0.1:{origin.port}/",
-                proxies=f"http://{USER}:wr0ng-planted@127.0.0.1:{proxy_port}",
-            )
-        assert origin.connections == []
-    error = caught.value
-    assert (error.status, error.phase) == (status, "proxy")
-    assert error.proxy == f"http://127.0.0.1:{proxy_port}"
-    assert "wr0ng-planted" not in f"{error} {error!r} {error.proxy}"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest_twisted.ensureDeferred
-async def test_no_password_is_proxy_auth_required(proxies: Proxies, kind: str) -> None:
-    proxy_port = proxies.get(kind, auth=True)
-    with pytest.raises(ProxyAuthRequired) as caught:
-        await connect("ws://127.0.0.1:9/", proxies=f"http://127.0.0.1:{proxy_port}")
-    assert (caught.value.status, caught.value.phase) == (407, "proxy")
-    assert any(name.lower() == "proxy-authenticate" for name, _ in caught.value.headers)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest_twisted.ensureDeferred
-async def test_target_that_refuses_is_proxy_refused(proxies: Proxies, kind: str) -> None:
-    proxy_port = proxies.get(kind, auth=False)
-    with pytest.raises(ProxyRefused) as caught:
-        await connect(f"ws://127.0.0.1:{free_port()}/", proxies=f"http://127.0.0.1:{proxy_port}")
-    status = caught.value.status
-    assert status is not None
-    assert 500 <= status < 600
-    assert caught.value.body
-    assert len(caught.value.body) <= 8192
 
 
 @pytest_twisted.ensureDeferred
@@ -204,10 +88,6 @@ async def test_environment_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     async with echo_server() as port, connect(f"ws://127.0.0.1:{port}/"):
         pass
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 @pytest_twisted.ensureDeferred
