@@ -11,30 +11,37 @@ from pathlib import Path
 
 from .peers import missing, program
 
+MACHINE = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+"""Options for a network of its own, and for processes that end with the one that is started."""
+
 
 @functools.cache
-def may_unshare(*, network: bool = False) -> bool:
+def may_unshare(*, machine: bool = False) -> bool:
     """Return whether this user may give a program namespaces of its own."""
     probe = ["mount", "--bind", "/etc/hosts", "/etc/hosts"]
-    command = [program("unshare"), "-m", *(["-n"] if network else []), *probe]
+    command = [program("unshare"), "--mount", *(MACHINE if machine else []), *probe]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-def seeing(directory: Path, files: dict[str, str], *, network: bool = False) -> list[str]:
+def seeing(directory: Path, files: dict[str, str], *, machine: bool = False) -> list[str]:
     """Return a command in front of another, which then sees these texts as files of /etc.
 
-    They are kept in `directory`. With `network` it has a loopback interface alone, and all ports
-    of that for itself.
+    They are kept in `directory`. As a `machine` it has a loopback interface alone, and all ports
+    of that for itself; and when it ends, so does everything that it started.
     """
-    if not may_unshare(network=network):
+    if not may_unshare(machine=machine):
         missing("the right to unshare namespaces (root)")
     directory.mkdir(mode=0o755, exist_ok=True)
-    steps = ["ip link set lo up"] if network else []
+    steps = ["ip link set lo up"] if machine else []
+    # The cache of names would be asked through its socket, from within any network.
+    steps.append("{ [ ! -d /run/nscd ] || mount -t tmpfs none /run/nscd; }")
     for name, text in files.items():
         copy = directory / name
         copy.touch(mode=0o600 if name == "shadow" else 0o644)
         copy.write_text(text)
         # A link, as resolv.conf may be one, would have the file that it leads to replaced.
-        steps.append(f"mount --bind {copy} $(readlink -f /etc/{name})")
+        mount = f"mount --bind {copy} $(readlink -f /etc/{name})"
+        steps.append(f"{{ [ ! -e /etc/{name} ] || {mount}; }}")
     script = " && ".join([*steps, 'exec "$@"'])
-    return ["unshare", "-m", *(["-n"] if network else []), "sh", "-c", script, "sh"]
+    options = ["--mount", *(MACHINE if machine else [])]
+    return [program("unshare"), *options, "sh", "-c", script, "sh"]

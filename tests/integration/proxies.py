@@ -74,11 +74,17 @@ Command = Callable[[int], list[str]]
 class Proxies:
     """Starts each kind of proxy once on each address, when it is first asked for.
 
-    Where the rights allow it they see a /etc/hosts with the `NAMES`, which this process does not.
+    They see other `files` in /etc: by default, and where the rights allow it, a list of hosts with
+    the `NAMES`, which this process does not know.
     Those that speak TLS have certificates of the authority, for all names and addresses.
     """
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, files: dict[str, str] | None = None) -> None:
+        if files is None:
+            hosts = [("127.0.0.1", "localhost"), *((NAMES[name], name) for name in NAMES)]
+            lines = "".join(f"{address} {name}\n" for address, name in hosts)
+            files = {"hosts": lines} if may_unshare() else {}
+        self._files = files
         # Not below pytest's own directory: squid gives its rights up, and could not read there.
         self._directory = Path(tempfile.mkdtemp(prefix="wsframe-proxies-"))
         self._directory.chmod(0o755)
@@ -119,13 +125,9 @@ class Proxies:
         self._daemons.append(daemon)
         return Running(host, daemon.port, log or file)
 
-    @staticmethod
-    def _seeing(file: Path, **files: str) -> list[str]:
-        if not files and not may_unshare():
-            return []
-        hosts = "".join(f"{address} {name}\n" for name, address in NAMES.items())
-        hosts += "127.0.0.1 localhost\n"
-        return seeing(file.with_suffix(".etc"), {"hosts": hosts, **files})
+    def _seeing(self, file: Path, **more: str) -> list[str]:
+        files = {**self._files, **more}
+        return seeing(file.with_suffix(".etc"), files) if files else []
 
     def _tinyproxy(self, file: Path, auth: bool, host: str) -> Command:
         prefix, path = self._seeing(file), program("tinyproxy")
