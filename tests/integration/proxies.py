@@ -26,7 +26,7 @@ from .certificates import Authority, ServerTLS
 from .names import NAMES
 from .namespaces import may_unshare, seeing
 from .peers import Daemon, has_ipv6, missing, program
-from .raw import Raw, RawServer, connect_raw
+from .raw import Raw, RawServer, connect_raw, header
 
 REALM = "a realm"
 USER, PASSWORD = "anna", "s3cret.pass"
@@ -354,14 +354,19 @@ class Relay(Raw):
 class RecordingProxy(RawServer):
     """An HTTP proxy of the test's own: `requests` are the heads of its clients, `seen` all else.
 
-    `address` is where it connects to whatever its client asks for; None is what was asked for.
+    It connects to the port that it is asked for, on this machine. `question` is what it says to
+    one who has told it no credentials, and `refusal` to everyone.
     """
 
-    def __init__(self, certificate: ServerTLS | None = None) -> None:
+    def __init__(
+        self, certificate: ServerTLS | None = None, *, question: bytes = b"", refusal: bytes = b""
+    ) -> None:
         super().__init__(self._serve, certificate=certificate)
         self.requests: list[str] = []
         self.seen = bytearray()
         self.origins: list[Raw] = []
+        self._question = question
+        self._refusal = refusal
 
     @property
     def url(self) -> str:
@@ -372,16 +377,30 @@ class RecordingProxy(RawServer):
         """The URL when it was made with a certificate for this name."""
         return f"https://localhost:{self.port}"
 
+    @property
+    def transcript(self) -> bytes:
+        """Everything that it was told by its clients."""
+        return "".join(self.requests).encode("latin-1") + self.seen
+
     async def _serve(self, client: Raw) -> None:
-        head = await client.read_head()
-        self.requests.append(head)
-        await self._open(client, head)
+        self.requests.append(await client.read_head())
+        if self._question and header(self.requests[-1], "Proxy-Authorization") is None:
+            client.write(self._question)
+            self.requests.append(await client.read_head())
+        if self._refusal:
+            client.write(self._refusal)
+            return
+        await self._open(client, self.requests[-1])
 
     async def _open(self, client: Raw, head: str) -> None:
         target = head.split(" ")[1]
-        origin = await connect_raw(int(target.rpartition(":")[2]))
+        granted = b"HTTP/1.1 200 Connection established\r\n\r\n"
+        await self._tunnel(client, int(target.rpartition(":")[2]), granted)
+
+    async def _tunnel(self, client: Raw, port: int, granted: bytes) -> None:
+        origin = await connect_raw(port)
         self.origins.append(origin)
-        client.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        client.write(granted)
         self._relay(client, origin, self.seen)
         self._relay(origin, client, None)
 
@@ -402,3 +421,33 @@ class RecordingProxy(RawServer):
         for origin in self.origins:
             await origin.drop()
         await defer.succeed(None)
+
+
+class RecordingSOCKS(RecordingProxy):
+    """A SOCKS proxy of the same kind: SOCKS4, 4a and 5, with every password that it is told."""
+
+    async def _serve(self, client: Raw) -> None:
+        async def read(size: int) -> bytes:
+            share = await client.read(size)
+            self.requests[-1] += share.decode("latin-1")
+            return share
+
+        self.requests.append("")
+        version, number = await read(2)
+        if version == 4:
+            port, address = await read(2), await read(4)
+            for _ in range(2 if address[:3] == bytes(3) else 1):  # the user, and a name
+                while await read(1) != b"\0":
+                    pass
+            granted = b"\0\x5a" + bytes(6)
+        else:
+            method = max(await read(number))
+            client.write(bytes([5, method]))
+            if method == 2:
+                await read((await read(2))[1])
+                await read((await read(1))[0])
+                client.write(b"\1\0")
+            kind = (await read(4))[3]
+            await read({1: 4, 4: 16}.get(kind) or (await read(1))[0])
+            port, granted = await read(2), b"\5\0\0\1" + bytes(6)
+        await self._tunnel(client, int.from_bytes(port), granted)

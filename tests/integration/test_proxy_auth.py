@@ -6,7 +6,6 @@ import pytest
 import pytest_twisted
 
 from wsframe.client import connect
-from wsframe.core.proxy import Proxy
 from wsframe.errors import (
     BadProxyAnswer,
     OpenCancelled,
@@ -169,13 +168,3 @@ async def test_cancelled_between_two_connections_leaves_nothing() -> None:
         with pytest.raises(OpenCancelled) as caught:
             await opening
         assert caught.value.phase in {"tcp", "proxy", "handshake"}
-
-
-@pytest_twisted.ensureDeferred
-async def test_token_goes_to_the_proxy_as_bearer() -> None:
-    async with Asking(b"", "keep", answers=0) as proxy:
-        through = Proxy("127.0.0.1", proxy.port, token="to.ken")
-        connection = await connect("ws://127.0.0.1:9/", proxies=through)
-        connection.abort()
-        await connection.when_closed()
-        assert header(proxy.heads[0], "Proxy-Authorization") == "Bearer to.ken"

@@ -1,4 +1,4 @@
-"""Through SOCKS proxies: address by address, names without one, and who is told what."""
+"""Through SOCKS proxies: address by address, names without one, and answers that are wrong."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from wsframe.errors import (
 from .names import Resolver
 from .origins import echo_server
 from .peers import free_port
-from .proxies import ENCODED, PASSWORD, USER, Proxies
-from .raw import Raw, RawServer, eventually, switching, turns, within
+from .proxies import Proxies
+from .raw import Raw, RawServer, eventually, turns, within
 
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks5"])
@@ -148,29 +148,6 @@ async def test_answer_that_is_wrong_is_one_proxy_error(answer: bytes) -> None:
             await opening
         assert caught.value.phase == "proxy"
         await within(raw.ended())
-
-
-@pytest_twisted.ensureDeferred
-async def test_credentials_and_names_go_to_the_proxy_alone() -> None:
-    async with RawServer() as server:
-        proxy = f"socks5h://{USER}:{ENCODED}@127.0.0.1:{server.port}"
-        opening = connect("ws://max:origin-secret@target.test:9/", proxies=proxy)
-        raw: Raw = await server.accepted()
-        assert await raw.read(4) == b"\5\2\0\2"
-        raw.write(b"\5\2")
-        login = bytes([1, len(USER)]) + USER.encode()
-        login += bytes([len(PASSWORD)]) + PASSWORD.encode()
-        assert await raw.read(len(login)) == login
-        raw.write(b"\1\0")
-        assert await raw.read(18) == b"\5\1\0\3\x0btarget.test\0\x09"
-        raw.write(b"\5\0\0\1" + bytes(6))
-        head = await raw.read_head()
-        assert PASSWORD not in head
-        assert "Proxy-Authorization" not in head
-        raw.write(switching(head))
-        connection = await opening
-        connection.abort()
-        await connection.when_closed()
 
 
 @pytest_twisted.ensureDeferred
