@@ -20,7 +20,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 
 from wsframe.client import WebSocketClientService, connect
 from wsframe.errors import OpenError
-from wsframe.options import ClientOptions, ReconnectOptions
+from wsframe.options import ClientOptions, RetryPolicy
 
 from .certificates import Authority
 from .names import DNSServer
@@ -98,7 +98,7 @@ class Machine:
 
         self.ours.asked.clear()
         service = WebSocketClientService(
-            f"ws://four.test:{self.port}/", handler, reconnect=ReconnectOptions(first_delay=0.01)
+            f"ws://four.test:{self.port}/", handler, reconnect=RetryPolicy(first_delay=0.01)
         )
         service.startService()
         await within(opened)

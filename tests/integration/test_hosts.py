@@ -48,6 +48,8 @@ def hole(host: str, port: int = 0) -> Iterator[int]:
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     filling: list[socket.socket] = []
     with socket.socket(kind) as listening:
+        # The port may be free on this address but for a connection that has ended (TIME_WAIT).
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(0)
         try:
