@@ -82,8 +82,8 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def tell_names() -> None:
-    """Make sure that the proxies know the names."""
+def need_names() -> None:
+    """Say so where the proxies cannot be given the names."""
     if not may_unshare():
         missing("the right to give the proxies names (root)")
 
@@ -123,7 +123,7 @@ async def test_opens_through(
 ) -> None:
     program, spoken, auth, target, reached = case
     if {target, reached} & set(NAMES):
-        tell_names()
+        need_names()
     proxy, proxy_url = started(proxies, program, spoken, auth, reached)
     address = NAMES.get(target, target)
     secure = scheme == "wss"

@@ -183,7 +183,7 @@ async def settle(
     result: defer.Deferred[Any] = defer.Deferred()
     url = URL if proxy else f"ws://127.0.0.1:{server.port}/"
     opening = connect(url, proxies=proxy, reactor=reactor, **arguments)  # type: ignore[arg-type]
-    opening.addBoth(result.callback)  # which fails when it is called twice
+    opening.addBoth(result.callback)
     if ending == "hang":
         await eventually(lambda: done or result.called)
         await turns(5)
@@ -191,11 +191,11 @@ async def settle(
         await turns()
         if not result.called:
             reactor.advance(0.1)
-    failure = await within(result.addErrback(lambda failure: failure.value))
+    outcome = await within(result.addErrback(lambda failure: failure.value))
     for raw in server.connections:
         await within(raw.ended())
     assert reactor.getDelayedCalls() == []
-    return failure
+    return outcome
 
 
 async def outcome_of(
@@ -221,7 +221,9 @@ async def test_every_offset_of_the_answer_gives_one_typed_error(
     authority: Authority, name: str, ending: str
 ) -> None:
     talk = TALKS[name]
-    offsets = range(0 if not talk.asked or talk.ends else 1, talk.size + 1)
+    # A connection that was kept and ends before a byte more is replaced: see test_proxy_auth.
+    kept = talk.asked and not talk.ends
+    offsets = range(1 if kept else 0, talk.size + 1)
     tls = authority.issue("127.0.0.1"), authority.verify_proxy
     waiting = [defer.ensureDeferred(outcome_of(talk, ending, end, *tls)) for end in offsets]
     for end, outcome in zip(offsets, await defer.gatherResults(waiting), strict=True):
