@@ -64,7 +64,7 @@ class Machine:
             if proxy is not None and proxy[0] == "twisted":
                 url = f"{proxy[1]}://{reached}:{twisteds.port}"
             elif proxy is not None:
-                running = self.proxies.get(proxy[0], host="127.0.0.1")
+                running = self.proxies.running(proxy[0], host="127.0.0.1")
                 url = running.url(proxy[1], host=reached)
             self.ours.asked.clear()
             self.theirs.asked.clear()

@@ -79,7 +79,9 @@ class Proxies:
     Those that speak TLS have certificates of the authority, for all names and addresses.
     """
 
-    def __init__(self, authority: Authority, files: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, authority: Authority | None = None, files: dict[str, str] | None = None
+    ) -> None:
         if files is None:
             hosts = [("127.0.0.1", "localhost"), *((NAMES[name], name) for name in NAMES)]
             lines = "".join(f"{address} {name}\n" for address, name in hosts)
@@ -88,11 +90,15 @@ class Proxies:
         # Not below pytest's own directory: squid gives its rights up, and could not read there.
         self._directory = Path(tempfile.mkdtemp(prefix="wsframe-proxies-"))
         self._directory.chmod(0o755)
-        self._authority = authority
+        self._authority = authority or Authority()
         self._running: dict[tuple[str, bool, str], Running] = {}
         self._daemons: list[Daemon] = []
 
-    def get(self, kind: str, *, auth: bool = False, host: str = "127.0.0.1") -> Running:
+    def get(self, kind: str, *, auth: bool) -> int:
+        """Return the port of a running proxy of the kind, on 127.0.0.1."""
+        return self.running(kind, auth=auth).port
+
+    def running(self, kind: str, *, auth: bool = False, host: str = "127.0.0.1") -> Running:
         """Return a running proxy of the kind, which is the name of a method below."""
         key = kind, auth, host
         if key not in self._running:
@@ -103,10 +109,10 @@ class Proxies:
             self._running[key] = self._start(command, kind, host, log)
         return self._running[key]
 
-    def tls_before(self, port: int, certificate: ServerTLS) -> Running:
-        """Return a stunnel that speaks TLS and passes on to another port."""
+    def tls_before(self, port: int, certificate: ServerTLS) -> int:
+        """Return the port of a stunnel that speaks TLS and passes on to another port."""
         file = self._file("stunnel")
-        return self._start(self._stunnel_before(port, certificate, file), "stunnel")
+        return self._start(self._stunnel_before(port, certificate, file), "stunnel").port
 
     def stop(self) -> None:
         for daemon in self._daemons:
@@ -213,7 +219,7 @@ class Proxies:
 
     def _stunnel(self, file: Path, auth: bool, host: str) -> tuple[Command, Path]:
         """TLS before squid, of which stunnel understands nothing."""
-        squid = self.get("squid", auth=auth)
+        squid = self.running("squid", auth=auth)
         return self._stunnel_before(squid.port, self._certificate(), file, host), squid.log
 
     @staticmethod
@@ -233,7 +239,7 @@ class Proxies:
 
     def _haproxy(self, file: Path, auth: bool, host: str) -> Command:
         """TLS before squid; it reads the HTTP within, up to the answer that opens the tunnel."""
-        behind = self.get("squid_digest" if auth else "squid", auth=auth).port
+        behind = self.get("squid_digest" if auth else "squid", auth=auth)
         path, pem = program("haproxy"), _written(self._certificate(), file)
 
         def command(port: int) -> list[str]:

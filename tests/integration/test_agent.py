@@ -109,7 +109,7 @@ async def test_page_is_fetched_through_a_real_proxy(
     scheme = KINDS[kind]
     if auth and scheme == "socks4":
         scheme = "socks5"  # SOCKS4 has no password
-    by = proxies.get(kind, auth=auth).url(scheme, auth=auth)
+    by = proxies.running(kind, auth=auth).url(scheme, auth=auth)
     async with site(authority.issue("localhost") if secure else None) as (connections, address):
         body = await fetch(agent(authority, proxies={address.split(":")[0]: by}), f"{address}/a?b")
         assert body == b"the page /a?b"
@@ -145,7 +145,7 @@ async def test_pool_uses_a_tunnel_again(
 async def test_treq_fetches_and_posts(proxies: Proxies, authority: Authority, secure: bool) -> None:
     from twisted.internet import reactor
 
-    by = proxies.get("tinyproxy", auth=True).url("http", auth=True)
+    by = proxies.running("tinyproxy", auth=True).url("http", auth=True)
     pool = HTTPConnectionPool(reactor)
     async with site(authority.issue("localhost") if secure else None) as (connections, address):
         client = HTTPClient(agent(authority, pool, proxies=by))
@@ -162,7 +162,7 @@ async def test_page_is_fetched_through_an_https_proxy(
     proxies: Proxies, authority: Authority, targets: Authority
 ) -> None:
     """TLS within TLS, each with its own name and authority."""
-    by = proxies.get("stunnel").url("https", host="localhost")
+    by = proxies.running("stunnel").url("https", host="localhost")
     async with site(targets.issue("localhost")) as (_, address):
         trusted = agent(targets, proxies=by, proxy_tls=authority.verify_proxy)
         assert await fetch(trusted, address) == b"the page /"
@@ -210,7 +210,7 @@ async def test_failures_reach_the_application_as_they_are(
     proxies: Proxies, logged: Callable[[], str]
 ) -> None:
     """And the credentials reach neither it nor the log."""
-    squid = proxies.get("squid", auth=True).port
+    squid = proxies.get("squid", auth=True)
     closed = free_port()
     url = f"http://127.0.0.1:{closed}/"
     for by, error in [

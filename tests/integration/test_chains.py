@@ -39,7 +39,7 @@ from .raw import Raw, RawServer, header, within
 async def test_name_of_the_next_hop_is_resolved_by_the_one_before(
     proxies: Proxies, resolver: Resolver
 ) -> None:
-    first, second = proxies.get("dante"), proxies.get("microsocks")
+    first, second = proxies.running("dante"), proxies.running("microsocks")
     way = chain(first.url("socks5h"), second.url("socks5h", host="localhost"))
     async with echo_server() as port:
         await echoes(f"ws://localhost:{port}/", proxies=way)
@@ -48,10 +48,10 @@ async def test_name_of_the_next_hop_is_resolved_by_the_one_before(
 
 @pytest_twisted.ensureDeferred
 async def test_failure_names_the_hop_that_it_happened_at(proxies: Proxies) -> None:
-    http = Proxy.parse(proxies.get("tinyproxy").url("http"))
-    secure = Proxy.parse(proxies.get("stunnel").url("https"))
+    http = Proxy.parse(proxies.running("tinyproxy").url("http"))
+    secure = Proxy.parse(proxies.running("stunnel").url("https"))
     down = Proxy("127.0.0.1", free_port())
-    socks = proxies.get("microsocks", auth=True)
+    socks = proxies.running("microsocks", auth=True)
     wrong = Proxy(socks.host, socks.port, USER, "wr0ng", "socks5h")
     for way, expected, named in [
         ((down, http), ProxyUnreachable, down),
@@ -130,7 +130,9 @@ async def test_opens_through_a_proxy_on_a_unix_socket(socket_path: str) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_chain_may_begin_at_a_unix_socket(proxies: Proxies, socket_path: str) -> None:
-    way = chain(Proxy("localhost", 80, path=socket_path), proxies.get("microsocks").url("socks5h"))
+    way = chain(
+        Proxy("localhost", 80, path=socket_path), proxies.running("microsocks").url("socks5h")
+    )
     async with OnSocket(socket_path), echo_server() as port:
         await echoes(f"ws://localhost:{port}/", proxies=way)
 

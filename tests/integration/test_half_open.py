@@ -180,10 +180,10 @@ async def test_killed_process_is_1006_at_once(process: Peer, role: str) -> None:
 
 @pytest.mark.parametrize("kind", ["tinyproxy", "squid"])
 @pytest_twisted.ensureDeferred
-async def test_killed_proxy_ends_both_sides_of_the_tunnel(authority: Authority, kind: str) -> None:
-    proxies = Proxies(authority)
+async def test_killed_proxy_ends_both_sides_of_the_tunnel(kind: str) -> None:
+    proxies = Proxies()
     try:
-        url = proxies.get(kind).url("http")
+        url = proxies.running(kind).url("http")
         async with echo_server() as target:
             connection = await connect(f"ws://127.0.0.1:{target}/", proxies=url)
             await connection.send("x")

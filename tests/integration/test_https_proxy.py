@@ -31,7 +31,7 @@ async def test_bad_certificate_of_the_proxy_is_tls_failed_in_phase_proxy_tls(
     """CVE-2021-28363, CVE-2016-9015; and no credential has gone out."""
     certificate, text = bad_certificate(kind, authority)
     async with RecordingProxy(certificate) as proxy, RawServer() as origin:
-        port = proxies.tls_before(origin.port, certificate).port if real else proxy.port
+        port = proxies.tls_before(origin.port, certificate) if real else proxy.port
         with pytest.raises(TLSFailed, match=text) as caught:
             await connect(
                 f"ws://localhost:{origin.port}/",

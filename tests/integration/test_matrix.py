@@ -92,7 +92,7 @@ def started(
     proxies: Proxies, program: str, spoken: str, auth: bool, reached: str = "127.0.0.1"
 ) -> tuple[Running, str]:
     """Return a running proxy, and its URL by the name or the address given."""
-    proxy = proxies.get(program, auth=auth, host=NAMES.get(reached, reached))
+    proxy = proxies.running(program, auth=auth, host=NAMES.get(reached, reached))
     return proxy, proxy.url(spoken, auth=auth, host=reached)
 
 
@@ -203,7 +203,7 @@ async def test_wrong_password_is_refused_and_told_to_nobody_else(
     proxies: Proxies, authority: Authority, program: str, spoken: str, unasked: bool
 ) -> None:
     """Tinyproxy says 401 where it should say 407; the error is the same."""
-    running = proxies.get(program, auth=True)
+    running = proxies.running(program, auth=True)
     async with RawServer() as origin:
         with pytest.raises(ProxyAuthRefused) as caught:
             await connect(
@@ -225,7 +225,7 @@ async def test_wrong_password_is_refused_and_told_to_nobody_else(
 async def test_password_that_is_missing_is_required(
     proxies: Proxies, authority: Authority, program: str, spoken: str
 ) -> None:
-    url = proxies.get(program, auth=True).url(spoken)
+    url = proxies.running(program, auth=True).url(spoken)
     with pytest.raises(ProxyAuthRequired) as caught:
         await connect("ws://127.0.0.1:9/", proxies=url, proxy_tls=authority.verify_proxy)
     asks = {name.lower() for name, _ in caught.value.headers} & {"proxy-authenticate"}
@@ -242,7 +242,7 @@ async def test_target_that_refuses_is_told_by_its_code(
     with pytest.raises(expected) as caught:
         await connect(
             f"ws://127.0.0.1:{free_port()}/",
-            proxies=proxies.get(program).url(spoken),
+            proxies=proxies.running(program).url(spoken),
             proxy_tls=authority.verify_proxy,
         )
     error = caught.value
@@ -312,7 +312,7 @@ async def test_opens_through_a_chain(
     way: list[Running] = []
     for number, kind in enumerate(kinds):
         program, spoken, auth = HOPS[kind]
-        running = proxies.get(program, auth=auth, host="127.0.0.1" if number % 2 else "::1")
+        running = proxies.running(program, auth=auth, host="127.0.0.1" if number % 2 else "::1")
         urls.append(running.url(spoken, auth=auth))
         way.append(running)
     async with echo_server("127.0.0.1", certificate) as port:

@@ -35,7 +35,7 @@ async def test_name_that_is_resolved_here_is_tried_address_by_address(
 ) -> None:
     """SOCKS4 is not told of the IPv6 address; SOCKS5 goes on from one that does not answer."""
     resolver.answers = ["::1", "127.0.0.1"]
-    proxy = proxies.get("dante").url(scheme)
+    proxy = proxies.running("dante").url(scheme)
     async with (
         echo_server() as port,
         connect(f"ws://target.test:{port}/", proxies=proxy) as connection,
@@ -51,7 +51,7 @@ async def test_when_no_address_is_reached_the_error_lists_them(
 ) -> None:
     resolver.answers = ["127.0.0.1", "127.0.0.2", "127.0.0.1"]
     port = free_port()
-    proxy = proxies.get("microsocks").url("socks5")
+    proxy = proxies.running("microsocks").url("socks5")
     with pytest.raises(TargetUnreachable) as caught:
         await connect(f"ws://target.test:{port}/", proxies=proxy)
     for host in resolver.answers:

@@ -177,7 +177,7 @@ async def test_descriptions_are_as_they_are_written(
         clientFromString(reactor, written)
     )
     (tmp_path / "ca.pem").write_bytes(authority.pem)
-    by = proxies.get("tinyproxy", auth=True).url("http", auth=True)
+    by = proxies.running("tinyproxy", auth=True).url("http", auth=True)
     async with RawServer(echo, certificate=authority.issue("localhost")) as origin:
         names = names_of("quoteStringArgument", target=f"localhost:{origin.port}")
         raw: Raw = await connectProtocol(names["endpoint_of"](reactor, by, tmp_path), Raw())
