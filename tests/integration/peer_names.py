@@ -98,7 +98,7 @@ class Machine:
 
         self.ours.asked.clear()
         service = WebSocketClientService(
-            f"ws://four.test:{self.port}/", handler, reconnect=RetryPolicy(first_delay=0.01)
+            f"ws://four.test:{self.port}/", handler, retry=RetryPolicy(first_delay=0.01)
         )
         service.startService()
         await within(opened)
