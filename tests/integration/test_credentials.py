@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,6 @@ from .proxies import PASSWORD, USER, Proxies, RecordingProxy, basic
 from .raw import RawServer, Stepped, header, turns
 
 KNOWN = ProxyCredentials(USER, PASSWORD)
-
-
-@pytest.fixture(scope="module")
-def proxies() -> Iterator[Proxies]:
-    running = Proxies()
-    yield running
-    running.stop()
 
 
 async def works(port: int, proxies: Any, **options: Any) -> None:

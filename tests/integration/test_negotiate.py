@@ -46,13 +46,6 @@ SCHEMES = ["NTLM", "Negotiate"]
 WRONG = "wr0ng-planted"
 
 
-@pytest.fixture(scope="module")
-def proxies() -> Iterator[Proxies]:
-    running = Proxies()
-    yield running
-    running.stop()
-
-
 def known(port: int, auth: Any = "ntlm", user: str = USER, **fields: Any) -> Proxy:
     return Proxy("127.0.0.1", port, user, PASSWORD, auth=auth.lower(), **fields)
 
