@@ -2,6 +2,7 @@
 
 import base64
 import traceback
+from itertools import pairwise
 
 import h11
 import pytest
@@ -192,6 +193,70 @@ def test_any_bytes_give_a_tunnel_or_a_proxy_error(pieces, good):
     assert not any(step.send for step in results)
 
 
+def cut(data, places):
+    """Return the data in pieces, none of them empty."""
+    edges = sorted({0, len(data), *(place for place in places if place < len(data))})
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def outcome(handshake, pieces):
+    """Return the leftover or the error, for an answer in these pieces and the end behind them."""
+    leftover = None
+    try:
+        for piece in [*pieces, b""]:
+            if leftover is not None:
+                leftover += piece
+                continue
+            step = handshake.receive(piece)
+            assert (step.send, step.reconnect) == (b"", False)
+            leftover = step.leftover
+    except BadProxyAnswer:
+        return BadProxyAnswer  # h11 names the first fault that it sees: that is no promise of ours
+    except ProxyError as error:
+        return type(error), str(error), error.status, error.headers, error.body
+    return leftover
+
+
+LINES = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.0 200\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 407 Who\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\n",
+        b"HTTP/1.1 abc\r\n",
+        b"Proxy-Authenticate: Basic realm=x\r\n",
+        b"Connection: close\r\n",
+        b"Content-Length: 3\r\n",
+        b"Content-Length: 300\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"X: " + b"a" * 200 + b"\r\n",
+        b" folded\r\n",
+        b"\r\n",
+        b"\n",
+        b"why",
+        b"3\r\nwhy\r\n",
+        b"30\r\n" + b"x" * 48 + b"\r\n",
+        b"0\r\n\r\n",
+    ]
+)
+"""What answers are made of, and what breaks them."""
+ANSWERS = st.lists(LINES | st.binary(max_size=20), max_size=9).map(b"".join)
+PLACES = st.lists(st.integers(1, 600), max_size=8)
+PROXIES = st.sampled_from([PLAIN, WITH_PASSWORD, Proxy("proxy.example", 3128, token="tok.en")])
+
+
+@SEARCHED
+@given(PROXIES, ANSWERS, PLACES)
+def test_outcome_depends_on_the_bytes_alone(proxy, answer, places):
+    """However they are cut: the same leftover, or the same refusal with all that it has."""
+    whole = outcome(connect(proxy), [answer] if answer else [])
+    assert outcome(connect(proxy), cut(answer, places) if answer else []) == whole
+    assert outcome(connect(proxy), [bytes([byte]) for byte in answer]) == whole
+    assert whole is not None
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -350,12 +415,14 @@ def test_malformed_question_is_bad_proxy_answer_only_where_there_is_an_answer():
         connect().receive(broken)
 
 
-@given(cut=st.integers(1, 200))
+@given(PLACES, PLACES, st.booleans())
 @SEARCHED
-def test_question_and_answer_cut_anywhere_are_the_same(cut):
-    """What follows depends on the bytes alone."""
-    question = asks(DIGEST)
+def test_question_and_answer_cut_anywhere_are_the_same(questions, answers, kept):
+    """What follows depends on the bytes alone; each answer has a place that it ends at."""
     handshake = connect(WITH_PASSWORD, unasked=False)
-    cut = min(cut, len(question) - 1)
-    assert handshake.receive(question[:cut]) == Step()
-    assert said(handshake.receive(question[cut:]).send) == "Digest"
+    question = asks(DIGEST, extra=b"" if kept else b"Connection: close\r\n")
+    *before, last = [handshake.receive(piece) for piece in cut(question, questions)]
+    assert all(step == Step() for step in before)
+    assert (bool(last.send), last.reconnect) == (kept, not kept)
+    assert said(handshake.request) == "Digest"
+    assert outcome(handshake, cut(OPEN + b"\x16\x03", answers)) == b"\x16\x03"

@@ -2,5 +2,5 @@
 
 import pytest
 
-for _module in ("interop", "peers", "proxies", "raw"):
+for _module in ("interop", "origins", "peers", "proxies", "raw"):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")

@@ -116,9 +116,27 @@ class Authority:
         """Return what a client verifies with: this authority, and that name."""
         return ssl.optionsForClientTLS(name, trustRoot=self.root)
 
+    def verify_proxy(self, proxy: Any) -> Any:
+        """Return what a client verifies a proxy with: for use as `proxy_tls`."""
+        return self.client(proxy.host)
+
 
 def self_signed(*names: str) -> ServerTLS:
     """Return what a server offers: a certificate that nobody issued."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _certificate(names[0], names[0], key.public_key(), key, names, False, False)
     return ServerTLS(key, certificate)
+
+
+BAD_CERTIFICATES = ["wrong name", "expired", "self-signed", "unknown authority"]
+
+
+def bad_certificate(kind: str, authority: Authority) -> tuple[ServerTLS, str]:
+    """Return one that a client of that authority refuses for localhost, and what is said of it."""
+    if kind == "wrong name":
+        return authority.issue("other.example"), "not for this host name"
+    if kind == "expired":
+        return authority.issue("localhost", expired=True), "expired"
+    if kind == "self-signed":
+        return self_signed("localhost"), "self[- ]signed"
+    return Authority("other CA").issue("localhost"), "unable to get local issuer certificate"

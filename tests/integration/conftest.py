@@ -1,4 +1,4 @@
-"""An outer time limit for every integration test, so that a hang is a failure; and fixtures."""
+"""What integration tests share: proxies, certificates, names; and an outer time limit for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from twisted.internet import defer
 
+from .certificates import Authority
 from .names import Resolver
+from .proxies import Proxies
 
 LIMIT = 30.0
 """Seconds; a safety net only. No test waits for it to pass."""
@@ -33,9 +35,29 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
         pyfuncitem.obj = _limited(pyfuncitem.obj)
 
 
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Issue certificates, those of the proxies among them."""
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def targets() -> Authority:
+    """Issue the targets' certificates where neither authority is to go for the other."""
+    return Authority("targets' CA")
+
+
+@pytest.fixture(scope="session")
+def proxies(authority: Authority) -> Iterator[Proxies]:
+    """Give the real proxies, which run to the end of the session."""
+    running = Proxies(authority)
+    yield running
+    running.stop()
+
+
 @pytest.fixture
 def resolver() -> Iterator[Resolver]:
-    """Give what answers for names while the test runs."""
+    """Put a resolver of the test's own in the place of the reactor's."""
     from twisted.internet import reactor
 
     ours = Resolver()

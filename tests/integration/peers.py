@@ -44,10 +44,13 @@ def program(name: str) -> str:
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that was free a moment ago; who loses the race tries another one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
+    with socket.socket(_family(host)) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def has_ipv6() -> bool:
@@ -60,16 +63,17 @@ def has_ipv6() -> bool:
 
 
 class Daemon:
-    """A program that serves a port of 127.0.0.1; `port` is the one it got.
+    """A program that serves a port of an address; `port` is the one it got.
 
-    `command` takes the port and returns the arguments. `account` is whom it runs as, where we are
-    root and it would not run so.
+    `command` takes the port and returns the arguments.
     """
 
-    def __init__(self, command: Callable[[int], list[str]], log: Path) -> None:
-        self.log = log
+    def __init__(
+        self, command: Callable[[int], list[str]], log: Path, host: str = "127.0.0.1"
+    ) -> None:
+        self._host = host
         for _ in range(5):
-            self.port = free_port()
+            self.port = free_port(host)
             with log.open("wb") as output:
                 self.process = subprocess.Popen(
                     command(self.port),
@@ -85,8 +89,8 @@ class Daemon:
     def _is_ready(self) -> bool:
         end = time.monotonic() + WAIT
         while self.process.poll() is None and time.monotonic() < end:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+            with socket.socket(_family(self._host)) as probe:
+                if probe.connect_ex((self._host, self.port)) == 0:
                     return True
             time.sleep(0.005)
         return False

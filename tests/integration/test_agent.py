@@ -30,14 +30,10 @@ from wsframe.errors import (
     TLSFailed,
 )
 
-from .certificates import Authority, ServerTLS
+from .certificates import Authority, ServerTLS, bad_certificate
 from .peers import free_port
 from .proxies import ENCODED, PASSWORD, USER, Proxies, RecordingProxy
 from .raw import Raw, RawServer, Stepped, within
-from .test_https_proxy import bad_certificate, trusting
-from .test_proxy import authority, proxies
-
-__all__ = ["authority", "proxies"]
 
 KINDS = {"tinyproxy": "http", "squid": "http", "microsocks": "socks5h", "dante": "socks4"}
 
@@ -113,8 +109,7 @@ async def test_page_is_fetched_through_a_real_proxy(
     scheme = KINDS[kind]
     if auth and scheme == "socks4":
         scheme = "socks5"  # SOCKS4 has no password
-    login = f"{USER}:{ENCODED}@" if auth else ""
-    by = f"{scheme}://{login}127.0.0.1:{proxies.get(kind, auth=auth)}"
+    by = proxies.running(kind, auth=auth).url(scheme, auth=auth)
     async with site(authority.issue("localhost") if secure else None) as (connections, address):
         body = await fetch(agent(authority, proxies={address.split(":")[0]: by}), f"{address}/a?b")
         assert body == b"the page /a?b"
@@ -150,7 +145,7 @@ async def test_pool_uses_a_tunnel_again(
 async def test_treq_fetches_and_posts(proxies: Proxies, authority: Authority, secure: bool) -> None:
     from twisted.internet import reactor
 
-    by = f"http://{USER}:{ENCODED}@127.0.0.1:{proxies.get('tinyproxy', auth=True)}"
+    by = proxies.running("tinyproxy", auth=True).url("http", auth=True)
     pool = HTTPConnectionPool(reactor)
     async with site(authority.issue("localhost") if secure else None) as (connections, address):
         client = HTTPClient(agent(authority, pool, proxies=by))
@@ -164,18 +159,15 @@ async def test_treq_fetches_and_posts(proxies: Proxies, authority: Authority, se
 
 @pytest_twisted.ensureDeferred
 async def test_page_is_fetched_through_an_https_proxy(
-    proxies: Proxies, authority: Authority
+    proxies: Proxies, authority: Authority, targets: Authority
 ) -> None:
     """TLS within TLS, each with its own name and authority."""
-    own = Authority("proxies' CA")
-    tinyproxy = proxies.get("tinyproxy", auth=False)
-    port = proxies.tls_before(tinyproxy, own.issue("localhost"))
-    by = f"https://localhost:{port}"
-    async with site(authority.issue("localhost")) as (_, address):
-        trusted = agent(authority, proxies=by, proxy_tls=trusting(own))
+    by = proxies.running("stunnel").url("https", host="localhost")
+    async with site(targets.issue("localhost")) as (_, address):
+        trusted = agent(targets, proxies=by, proxy_tls=authority.verify_proxy)
         assert await fetch(trusted, address) == b"the page /"
         with pytest.raises(ProxyTLSFailed):
-            await fetch(agent(authority, proxies=by), address)
+            await fetch(agent(targets, proxies=by), address)
 
 
 @pytest_twisted.ensureDeferred

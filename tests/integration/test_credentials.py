@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,11 @@ from wsframe.errors import (
 )
 
 from .certificates import Authority
-from .proxies import PASSWORD, USER, Proxies, RecordingProxy
+from .origins import echo_server
+from .proxies import PASSWORD, USER, Proxies, RecordingProxy, basic
 from .raw import RawServer, Stepped, header, turns
-from .test_https_proxy import trusting
-from .test_proxy import basic, echo_server
 
 KNOWN = ProxyCredentials(USER, PASSWORD)
-
-
-@pytest.fixture(scope="module")
-def proxies() -> Iterator[Proxies]:
-    running = Proxies()
-    yield running
-    running.stop()
 
 
 async def works(port: int, proxies: Any, **options: Any) -> None:
@@ -153,7 +145,7 @@ async def test_each_hop_is_given_its_own_and_no_other() -> None:
     ):
         hop = Proxy.parse(first.url, credentials=source)
         proxy = Proxy.parse(second.secure_url, credentials=source, via=hop)
-        await works(port, proxy, proxy_tls=trusting(authority))
+        await works(port, proxy, proxy_tls=authority.verify_proxy)
         assert sorted(asked) == sorted([str(hop), str(proxy)])
         for recording, scheme in ((first, "http"), (second, "https")):
             (head,) = recording.requests

@@ -22,10 +22,10 @@ from wsframe.errors import (
 from wsframe.options import ClientOptions, RetryPolicy
 
 from .certificates import self_signed
+from .origins import echo_server
 from .peers import free_port
 from .proxies import RecordingProxy
 from .raw import Raw, RawServer, Stepped, eventually, turns, within
-from .test_proxy import echo_server
 
 
 def down() -> str:

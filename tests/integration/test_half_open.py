@@ -24,13 +24,12 @@ from wsframe.server import serve
 
 from .certificates import Authority
 from .interop import LISTEN, CoreSet
+from .origins import echo_server
 from .peers import Peer, websockets_peer
 from .proxies import Proxies, RecordingProxy
 from .raw import Raw, RawServer, Stepped, accept_raw, eventually, frame, open_raw, turns, within
 from .test_close import ROLES
 from .test_close import pair as raw_pair
-from .test_proxy import echo_server
-from .test_tls import tls_server
 
 pair = CoreSet().pair
 
@@ -184,11 +183,9 @@ async def test_killed_process_is_1006_at_once(process: Peer, role: str) -> None:
 async def test_killed_proxy_ends_both_sides_of_the_tunnel(kind: str) -> None:
     proxies = Proxies()
     try:
-        port = proxies.get(kind, auth=False)
+        url = proxies.running(kind).url("http")
         async with echo_server() as target:
-            connection = await connect(
-                f"ws://127.0.0.1:{target}/", proxies=f"http://127.0.0.1:{port}"
-            )
+            connection = await connect(f"ws://127.0.0.1:{target}/", proxies=url)
             await connection.send("x")
             assert await connection.recv(10) == "x"
             proxies.stop()
@@ -472,7 +469,7 @@ async def test_kernel_probes_the_socket_below_tls_and_a_tunnel() -> None:
     authority = Authority()
     probes = TCPKeepalive(idle=7, interval=3, count=2)
     async with (
-        tls_server(authority.issue("localhost")) as port,
+        echo_server(certificate=authority.issue("localhost")) as port,
         RecordingProxy() as proxy,
         connect(
             f"wss://localhost:{port}/",

@@ -21,9 +21,9 @@ from wsframe.endpoints.link import with_deadline
 from wsframe.errors import AddressFailure, OpenCancelled, OpenTimeout, TCPConnectFailed
 
 from .names import Resolver
+from .origins import echo_server
 from .peers import free_port, has_ipv6, missing
 from .raw import Raw, RawServer, Stepped, eventually, turns, within
-from .test_proxy import echo_server
 
 SYN_SENT = b"\x02"
 """TCP_SYN_SENT of Linux' tcp_states.h."""
@@ -48,6 +48,8 @@ def hole(host: str, port: int = 0) -> Iterator[int]:
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     filling: list[socket.socket] = []
     with socket.socket(kind) as listening:
+        # The port may be free on this address but for a connection that has ended (TIME_WAIT).
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(0)
         try:

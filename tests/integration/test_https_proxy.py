@@ -1,128 +1,29 @@
-"""Proxies that are spoken to within TLS: stunnel before tinyproxy, and one that writes all down."""
+"""Proxies that are spoken to within TLS: what is verified, by whom, and what is not told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 import pytest_twisted
-from twisted.internet import ssl
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.protocol import Factory
 
-from wsframe.client import WebSocketClientService, connect
-from wsframe.core.proxy import Proxy
-from wsframe.endpoints import HostEndpoint, HTTPConnectEndpoint, ProxyTLS
+from wsframe.client import connect
+from wsframe.endpoints import HostEndpoint, HTTPConnectEndpoint, TLSEndpoint
 from wsframe.errors import (
     OpenCancelled,
     OpenError,
     OpenTimeout,
-    ProxyAuthRefused,
     TLSFailed,
 )
 from wsframe.options import ClientOptions
 
-from .certificates import Authority, ServerTLS, self_signed
-from .interop import LISTEN
-from .proxies import ENCODED, USER, Proxies, RecordingProxy
+from .certificates import BAD_CERTIFICATES, Authority, bad_certificate, self_signed
+from .origins import echo_server
+from .proxies import USER, Proxies, RecordingProxy
 from .raw import Raw, RawServer, turns, within
-from .test_proxy import echo_server
-
-
-@pytest.fixture(scope="module")
-def proxies() -> Iterator[Proxies]:
-    running = Proxies()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    """Issue the proxies' certificates."""
-    return Authority("proxies' CA")
-
-
-@pytest.fixture(scope="module")
-def targets() -> Authority:
-    """Issue the targets' certificates: another one, so that neither goes for the other."""
-    return Authority("targets' CA")
-
-
-def trusting(authority: Authority) -> ProxyTLS:
-    def proxy_tls(proxy: Proxy) -> Any:
-        return ssl.optionsForClientTLS(proxy.host, trustRoot=authority.root)
-
-    return proxy_tls
-
-
-@pytest.fixture(scope="module")
-def stunnel(proxies: Proxies, authority: Authority) -> dict[bool, int]:
-    """Give the ports of stunnels before tinyproxy, with and without a password."""
-    certificate = authority.issue("localhost", "127.0.0.1")
-    return {
-        auth: proxies.tls_before(proxies.get("tinyproxy", auth=auth), certificate)
-        for auth in (False, True)
-    }
-
-
-@pytest.mark.parametrize("auth", [False, True], ids=["open", "basic"])
-@pytest.mark.parametrize("proxy_host", ["127.0.0.1", "localhost"])
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
-@pytest_twisted.ensureDeferred
-async def test_opens_through_a_real_https_proxy(
-    stunnel: dict[bool, int],
-    authority: Authority,
-    targets: Authority,
-    scheme: str,
-    proxy_host: str,
-    auth: bool,
-) -> None:
-    """With wss there is TLS inside TLS, verified by an authority of its own each."""
-    from twisted.internet import reactor
-
-    where: Any = LISTEN
-    tls = None
-    if scheme == "wss":
-        where = SSL4ServerEndpoint(reactor, 0, targets.issue("localhost"), interface="127.0.0.1")
-        tls = targets.client("localhost")
-    login = f"{USER}:{ENCODED}@" if auth else ""
-    proxy = f"https://{login}{proxy_host}:{stunnel[auth]}"
-    async with echo_server(where) as port:
-        async with connect(
-            f"{scheme}://localhost:{port}/", proxies=proxy, tls=tls, proxy_tls=trusting(authority)
-        ) as connection:
-            for message in ("through both", bytes(300_000)):
-                await connection.send(message)
-                assert await connection.recv() == message
-        assert (await connection.when_closed()).clean
-
-
-@pytest_twisted.ensureDeferred
-async def test_wrong_password_is_refused(stunnel: dict[bool, int], authority: Authority) -> None:
-    with pytest.raises(ProxyAuthRefused) as caught:
-        await connect(
-            "ws://127.0.0.1:9/",
-            proxies=f"https://{USER}:wr0ng-planted@localhost:{stunnel[True]}",
-            proxy_tls=trusting(authority),
-        )
-    assert caught.value.phase == "proxy"
-    assert caught.value.proxy == f"https://localhost:{stunnel[True]}"
-
-
-def bad_certificate(kind: str, authority: Authority) -> tuple[ServerTLS, str]:
-    if kind == "wrong name":
-        return authority.issue("other.example"), "not for this host name"
-    if kind == "expired":
-        return authority.issue("localhost", expired=True), "expired"
-    if kind == "self-signed":
-        return self_signed("localhost"), "self[- ]signed"
-    return Authority("other CA").issue("localhost"), "unable to get local issuer certificate"
 
 
 @pytest.mark.parametrize("real", [False, True], ids=["scripted", "stunnel"])
-@pytest.mark.parametrize("kind", ["wrong name", "expired", "self-signed", "unknown authority"])
+@pytest.mark.parametrize("kind", BAD_CERTIFICATES)
 @pytest_twisted.ensureDeferred
 async def test_bad_certificate_of_the_proxy_is_tls_failed_in_phase_proxy_tls(
     proxies: Proxies, authority: Authority, kind: str, real: bool
@@ -135,7 +36,7 @@ async def test_bad_certificate_of_the_proxy_is_tls_failed_in_phase_proxy_tls(
             await connect(
                 f"ws://localhost:{origin.port}/",
                 proxies=f"https://{USER}:planted@localhost:{port}",
-                proxy_tls=trusting(authority),
+                proxy_tls=authority.verify_proxy,
             )
         assert caught.value.phase == "proxy-tls"
         assert caught.value.certificate
@@ -156,16 +57,14 @@ async def test_systems_authorities_are_the_default() -> None:
 async def test_targets_creator_is_not_used_for_the_proxy_nor_the_other_way_round(
     authority: Authority, targets: Authority
 ) -> None:
-    from twisted.internet import reactor
-
-    where = SSL4ServerEndpoint(reactor, 0, targets.issue("localhost"), interface="127.0.0.1")
-    async with RecordingProxy(authority.issue("localhost")) as proxy, echo_server(where) as port:
+    outer, inner = authority.issue("localhost"), targets.issue("localhost")
+    async with RecordingProxy(outer) as proxy, echo_server(certificate=inner) as port:
         url = f"wss://localhost:{port}/"
         for tls, proxy_tls, phase in [
-            (targets.client("localhost"), trusting(targets), "proxy-tls"),
+            (targets.client("localhost"), targets.verify_proxy, "proxy-tls"),
             (targets.client("localhost"), None, "proxy-tls"),
-            (authority.client("localhost"), trusting(authority), "tls"),
-            (None, trusting(authority), "tls"),
+            (authority.client("localhost"), authority.verify_proxy, "tls"),
+            (None, authority.verify_proxy, "tls"),
         ]:
             with pytest.raises(TLSFailed) as caught:
                 await connect(url, proxies=proxy.secure_url, tls=tls, proxy_tls=proxy_tls)
@@ -179,45 +78,19 @@ async def test_sni_is_the_proxys_outside_and_the_targets_inside(
     from twisted.internet import reactor
 
     outer, inner = authority.issue("proxy.test"), targets.issue("localhost")
-    where = SSL4ServerEndpoint(reactor, 0, inner, interface="127.0.0.1")
-    async with RecordingProxy(outer) as proxy, echo_server(where) as port:
+    async with RecordingProxy(outer) as proxy, echo_server(certificate=inner) as port:
         endpoint = HTTPConnectEndpoint(
             reactor,
             f"https://proxy.test:{proxy.port}",
             "localhost",
             port,
             endpoint=HostEndpoint(reactor, "127.0.0.1", proxy.port),  # type: ignore[arg-type]
-            proxy_tls=trusting(authority),
+            proxy_tls=authority.verify_proxy,
         )
-        from wsframe.endpoints import TLSEndpoint
-
         both = TLSEndpoint(targets.client("localhost"), endpoint, clock=reactor)  # type: ignore[arg-type]
         protocol = await both.connect(Factory.forProtocol(Raw))
         assert (outer.names, inner.names) == (["proxy.test"], ["localhost"])
         await protocol.drop()
-
-
-@pytest_twisted.ensureDeferred
-async def test_service_connects_through_an_https_proxy(
-    stunnel: dict[bool, int], authority: Authority
-) -> None:
-    said: Deferred[object] = Deferred()
-
-    async def handler(connection: Any) -> None:
-        await connection.send("hello")
-        said.callback(await connection.recv())
-        await connection.when_closed()
-
-    async with echo_server() as port:
-        service = WebSocketClientService(
-            f"ws://localhost:{port}/",
-            handler,
-            proxies=f"https://localhost:{stunnel[False]}",
-            proxy_tls=trusting(authority),
-        )
-        service.startService()
-        assert await within(said) == "hello"
-        await service.stopService()
 
 
 @pytest.mark.parametrize(
@@ -235,7 +108,7 @@ async def test_proxy_that_speaks_no_tls_is_tls_failed(authority: Authority, answ
             await connect(
                 "ws://localhost:9/",
                 proxies=f"https://localhost:{proxy.port}",
-                proxy_tls=trusting(authority),
+                proxy_tls=authority.verify_proxy,
             )
         assert caught.value.phase == "proxy-tls"
         assert not caught.value.certificate
@@ -251,7 +124,7 @@ async def test_proxy_that_never_answers_the_hello_is_given_up(
         opening = connect(
             "ws://localhost:9/",
             proxies=f"https://localhost:{proxy.port}",
-            proxy_tls=trusting(authority),
+            proxy_tls=authority.verify_proxy,
             options=ClientOptions(open_timeout=0.1),
         )
         raw: Raw = await proxy.accepted()

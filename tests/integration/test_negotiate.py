@@ -35,23 +35,15 @@ from wsframe.errors import (
 
 from .certificates import Authority
 from .negotiating import NegotiatingProxy, accounts
+from .origins import echo_server
 from .proxies import PASSWORD, USER, Proxies, RecordingProxy
 from .raw import Raw, RawServer, Stepped, eventually, header, turns, within
-from .test_https_proxy import trusting
-from .test_proxy import echo_server
 
 __all__ = ["accounts"]
 
 pytest.importorskip("spnego")
 SCHEMES = ["NTLM", "Negotiate"]
 WRONG = "wr0ng-planted"
-
-
-@pytest.fixture(scope="module")
-def proxies() -> Iterator[Proxies]:
-    running = Proxies()
-    yield running
-    running.stop()
 
 
 def known(port: int, auth: Any = "ntlm", user: str = USER, **fields: Any) -> Proxy:
@@ -217,7 +209,7 @@ async def test_no_party_sees_what_is_not_for_it() -> None:
     ):
         hop = known(first.port)
         proxy = Proxy("localhost", second.port, USER, PASSWORD, "https", auth="negotiate", via=hop)
-        await works(port, proxy, proxy_tls=trusting(authority))
+        await works(port, proxy, proxy_tls=authority.verify_proxy)
         values = [value for value in said(first) + said(second) if value]
         assert len(values) == 4
         through = bytes(second.seen)
@@ -469,7 +461,7 @@ async def test_tls_that_ends_during_a_step_starts_again(blocking: Blocking) -> N
 
     async with RawServer(script, certificate=authority.issue("localhost")) as server:
         proxy = Proxy("localhost", server.port, USER, PASSWORD, "https", auth="ntlm")
-        opening = connect("ws://127.0.0.1:9/", proxies=proxy, proxy_tls=trusting(authority))
+        opening = connect("ws://127.0.0.1:9/", proxies=proxy, proxy_tls=authority.verify_proxy)
         await eventually(lambda: blocking.begun)
         await within(server.connections[0].ended())
         assert not opening.called

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.endpoints import SSL4ServerEndpoint
 
 from wsframe.core.proxy import Proxy, ProxySettings
 from wsframe.core.timing import PhaseDone
@@ -24,22 +22,9 @@ from wsframe.options import ClientOptions
 
 from .certificates import Authority
 from .names import Resolver
+from .origins import echo_server
 from .proxies import PASSWORD, USER, Proxies
 from .raw import Raw, RawServer, Stepped, switching
-from .test_https_proxy import trusting
-from .test_proxy import echo_server
-
-
-@pytest.fixture(scope="module")
-def proxies() -> Iterator[Proxies]:
-    running = Proxies()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
 
 
 async def opened(
@@ -62,12 +47,6 @@ async def opened(
     return told
 
 
-def tls_listen(certificate: Any) -> Any:
-    from twisted.internet import reactor
-
-    return SSL4ServerEndpoint(reactor, 0, certificate, interface="127.0.0.1")
-
-
 def phases(told: list[PhaseDone]) -> list[tuple[str, str]]:
     return [(done.phase, done.to) for done in told]
 
@@ -77,7 +56,7 @@ async def test_direct_opening_is_name_connection_tls_and_handshake(
     authority: Authority, resolver: Resolver
 ) -> None:
     resolver.answers = ("127.0.0.1",)
-    async with echo_server(tls_listen(authority.issue("localhost"))) as port:
+    async with echo_server(certificate=authority.issue("localhost")) as port:
         told = await opened(f"wss://localhost:{port}/", tls=authority.client("localhost"))
     assert phases(told) == [
         ("dns", f"localhost:{port}"),
@@ -104,12 +83,12 @@ async def test_chain_tells_of_each_hop(
     last = Proxy(
         "127.0.0.1", proxies.get("microsocks", auth=True), USER, PASSWORD, "socks5", via=second
     )
-    async with echo_server(tls_listen(authority.issue("localhost"))) as port:
+    async with echo_server(certificate=authority.issue("localhost")) as port:
         told = await opened(
             f"wss://localhost:{port}/",
             last,
             tls=authority.client("localhost"),
-            proxy_tls=trusting(authority),
+            proxy_tls=authority.verify_proxy,
         )
     assert phases(told) == [
         ("dns", f"localhost:{port}"),  # socks5 is told an address
@@ -196,13 +175,13 @@ async def test_who_observes_may_cancel(proxies: Proxies, authority: Authority, l
         if done.phase == last:
             opening.cancel()
 
-    async with echo_server(tls_listen(authority.issue("localhost"))) as target:
+    async with echo_server(certificate=authority.issue("localhost")) as target:
         opening = WebSocketEndpoint(
             reactor,
             parse_uri(f"wss://localhost:{target}/"),
             proxies=ProxySettings(f"https://localhost:{port}"),
             tls=authority.client("localhost"),
-            proxy_tls=trusting(authority),
+            proxy_tls=authority.verify_proxy,
             observe=observe,
         ).open()
         with pytest.raises(OpenCancelled):

@@ -1,85 +1,22 @@
-"""A 407 and its answers: Digest and Basic with real proxies, and with ones that keep or close."""
+"""A 407 and its answers, with proxies that keep the connection, end it, or ask for ever."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 import pytest_twisted
-from twisted.internet import defer
-from twisted.internet.endpoints import SSL4ServerEndpoint
 
 from wsframe.client import connect
-from wsframe.core.proxy import Proxy
 from wsframe.errors import (
     BadProxyAnswer,
     OpenCancelled,
-    OpenError,
-    OpenTimeout,
     ProxyAuthRefused,
-    ProxyAuthRequired,
-    ProxyTimeout,
 )
 from wsframe.options import ClientOptions
 
-from .certificates import Authority
-from .interop import LISTEN
-from .proxies import ENCODED, PASSWORD, USER, Proxies
-from .raw import Raw, RawServer, Stepped, eventually, header, switching, turns, within
-from .test_proxy import echo_server
+from .proxies import ENCODED, PASSWORD, USER
+from .raw import Raw, RawServer, header, switching, turns, within
 
 ASKED = ClientOptions(proxy_auth_unasked=False)
-
-
-@pytest.fixture(scope="module")
-def proxies() -> Iterator[Proxies]:
-    running = Proxies()
-    yield running
-    running.stop()
-
-
-@pytest.mark.parametrize("unasked", [True, False])
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
-@pytest.mark.parametrize("kind", ["squid_digest", "squid", "tinyproxy"])
-@pytest_twisted.ensureDeferred
-async def test_opens_through_a_real_proxy_that_asks(
-    proxies: Proxies, kind: str, scheme: str, unasked: bool
-) -> None:
-    from twisted.internet import reactor
-
-    where: Any = LISTEN
-    tls = None
-    if scheme == "wss":
-        authority = Authority()
-        where = SSL4ServerEndpoint(reactor, 0, authority.issue("localhost"), interface="127.0.0.1")
-        tls = authority.client("localhost")
-    proxy = f"http://{USER}:{ENCODED}@127.0.0.1:{proxies.get(kind, auth=True)}"
-    options = ClientOptions(proxy_auth_unasked=unasked)
-    async with (
-        echo_server(where) as port,
-        connect(
-            f"{scheme}://localhost:{port}/", proxies=proxy, tls=tls, options=options
-        ) as connection,
-    ):
-        await connection.send(bytes(300_000))
-        assert await connection.recv() == bytes(300_000)
-
-
-@pytest.mark.parametrize("unasked", [True, False])
-@pytest_twisted.ensureDeferred
-async def test_wrong_password_is_refused_by_a_real_proxy(proxies: Proxies, unasked: bool) -> None:
-    port = proxies.get("squid_digest", auth=True)
-    with pytest.raises(ProxyAuthRefused) as caught:
-        await connect(
-            "ws://127.0.0.1:9/",
-            proxies=f"http://{USER}:wr0ng-planted@127.0.0.1:{port}",
-            options=ClientOptions(proxy_auth_unasked=unasked),
-        )
-    assert caught.value.status == 407
-    assert "wr0ng-planted" not in f"{caught.value} {caught.value!r}"
-    with pytest.raises(ProxyAuthRequired):
-        await connect("ws://127.0.0.1:9/", proxies=f"http://127.0.0.1:{port}")
 
 
 QUESTION = (
@@ -217,64 +154,6 @@ async def test_connection_that_is_always_ended_is_bad_proxy_answer() -> None:
         assert len(proxy.connections) == 2
 
 
-@pytest.mark.parametrize("kept", [True, False])
-@pytest.mark.parametrize("ending", ["stop", "reset", "hang"])
-@pytest_twisted.ensureDeferred
-async def test_every_offset_of_the_second_answer_gives_one_typed_error(
-    ending: str, kept: bool
-) -> None:
-    closing = b"" if kept else b"Connection: close\r\n"
-
-    async def outcome_of(end: int) -> Any:
-        said: list[None] = []
-
-        async def script(raw: Raw) -> None:
-            head = await raw.read_head()
-            if header(head, "Proxy-Authorization") is None:
-                raw.write(QUESTION + closing + LENGTH + b"\r\nplea")
-                if not kept:
-                    raw.finish()
-                    return
-                await raw.read_head()
-            raw.write(GRANTED[:end])
-            said.append(None)
-            if ending == "stop":
-                raw.finish()
-            elif ending == "reset":
-                await turns(2)
-                raw.reset()
-
-        async with RawServer(script) as server:
-            reactor = Stepped()
-            results: list[Any] = []
-            proxy = f"http://{USER}:{ENCODED}@127.0.0.1:{server.port}"
-            connect(
-                "ws://127.0.0.1:9/",
-                proxies=proxy,
-                options=ASKED,
-                reactor=reactor,  # type: ignore[arg-type]
-            ).addBoth(results.append)
-            if ending == "hang":
-                await eventually(lambda: said)
-                await turns(5)
-                reactor.advance(10)
-            await eventually(lambda: results)
-            for raw in server.connections:
-                await within(raw.ended())
-            assert reactor.getDelayedCalls() == []
-            return results[0].value
-
-    waiting = [defer.ensureDeferred(outcome_of(end)) for end in range(len(GRANTED) + 1)]
-    for end, outcome in enumerate(await defer.gatherResults(waiting)):
-        complete = end == len(GRANTED)
-        if ending == "hang":
-            expected: type[OpenError] = OpenTimeout if complete else ProxyTimeout
-        else:
-            expected = OpenError if complete else BadProxyAnswer
-        phase = "handshake" if complete else "proxy"
-        assert (type(outcome), outcome.phase) == (expected, phase), end
-
-
 @pytest_twisted.ensureDeferred
 async def test_cancelled_between_two_connections_leaves_nothing() -> None:
     async with Asking(QUESTION + LENGTH + b"Connection: close\r\n\r\nplea", "close") as proxy:
@@ -289,13 +168,3 @@ async def test_cancelled_between_two_connections_leaves_nothing() -> None:
         with pytest.raises(OpenCancelled) as caught:
             await opening
         assert caught.value.phase in {"tcp", "proxy", "handshake"}
-
-
-@pytest_twisted.ensureDeferred
-async def test_token_goes_to_the_proxy_as_bearer() -> None:
-    async with Asking(b"", "keep", answers=0) as proxy:
-        through = Proxy("127.0.0.1", proxy.port, token="to.ken")
-        connection = await connect("ws://127.0.0.1:9/", proxies=through)
-        connection.abort()
-        await connection.when_closed()
-        assert header(proxy.heads[0], "Proxy-Authorization") == "Bearer to.ken"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from twisted.internet.protocol import Factory
 
 from wsframe.client import connect
 from wsframe.connection import Connection
-from wsframe.endpoints import HTTPConnectEndpoint
+from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint
 from wsframe.errors import (
     BadHandshake,
     BadProxyAnswer,
@@ -29,14 +30,26 @@ from wsframe.errors import (
     ProxyAuthRequired,
     ProxyRefused,
     ProxyTimeout,
+    ProxyTLSFailed,
 )
+from wsframe.options import ClientOptions
 from wsframe.protocol import WebSocketClientFactory, WebSocketClientProtocol
 
-from .certificates import Authority
+from .certificates import Authority, ServerTLS
+from .origins import echo_server
 from .peers import missing
 from .proxies import RecordingProxy
-from .raw import Raw, RawServer, Stepped, eventually, frame, switching, turns, within
-from .test_proxy import echo_server
+from .raw import (
+    Raw,
+    RawServer,
+    Stepped,
+    connect_raw,
+    eventually,
+    frame,
+    switching,
+    turns,
+    within,
+)
 
 GRANTED = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 test\r\n\r\n"
 ASKS = (
@@ -44,81 +57,201 @@ ASKS = (
     b"Content-Length: 6\r\n\r\nplease"
 )
 REFUSES = b"HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nnope\r\n0\r\n\r\n"
+HEAD = None
+URL = "ws://127.0.0.1:9/"
+LOGIN = "anna:s3cret"
+ASKED = ClientOptions(proxy_auth_unasked=False)
 
 
-def body_start(answer: bytes) -> int:
-    return answer.index(b"\r\n\r\n") + 4
+@dataclass(frozen=True)
+class Talk:
+    """What a proxy reads (so many bytes, or an HTTP head) and answers, in turn, to open a tunnel.
+
+    With `asked` it has said that before, and kept the connection or, with `ends`, not.
+    """
+
+    scheme: str
+    shares: tuple[tuple[int | None, bytes], ...]
+    login: str = ""
+    asked: bytes = b""
+    ends: bool = False
+
+    @property
+    def size(self) -> int:
+        """The bytes that it says, less those before."""
+        return sum(len(answer) for _, answer in self.shares)
+
+    def behind(self, data: bytes) -> Talk:
+        """Return the same talk, with these bytes behind the last answer."""
+        wanted, answer = self.shares[-1]
+        return replace(self, shares=(*self.shares[:-1], (wanted, answer + data)))
+
+    def url(self, port: int) -> str:
+        """Return the URL of the proxy, which listens on that port."""
+        return f"{self.scheme}://{self.login and self.login + '@'}127.0.0.1:{port}"
 
 
-async def outcome_of(answer: bytes, ending: str) -> OpenError | Connection:
-    """Connect through a proxy that says so much, and then does that."""
+TALKS = {
+    "http": Talk("http", ((HEAD, GRANTED),)),
+    "https": Talk("https", ((HEAD, GRANTED),)),
+    "http asked": Talk("http", ((HEAD, GRANTED),), LOGIN, ASKS),
+    "http asked and ended": Talk("http", ((HEAD, GRANTED),), LOGIN, ASKS, ends=True),
+    "https asked": Talk("https", ((HEAD, GRANTED),), LOGIN, ASKS),
+    "socks4": Talk("socks4", ((9, b"\0\x5a" + bytes(6)),)),
+    "socks4a": Talk("socks4a", ((9, b"\0\x5a" + bytes(6)),)),
+    "socks5": Talk("socks5", ((3, b"\5\0"), (10, b"\5\0\0\1" + bytes(6)))),
+    "socks5h name": Talk("socks5h", ((3, b"\5\0"), (10, b"\5\0\0\3\2gw\0\0"))),
+    "socks5 login": Talk(
+        "socks5", ((4, b"\5\2"), (13, b"\1\0"), (10, b"\5\0\0\4" + bytes(18))), LOGIN
+    ),
+}
 
-    async def script(raw: Raw) -> None:
-        await raw.read_head()
-        raw.write(answer)
-        if ending == "stop":
+
+class Scripted(RawServer):
+    """A proxy that has a talk, up to `end` bytes of it, and then does what `ending` says.
+
+    "stop", "reset", "hang"; "stammer" is to say all one byte at a time, and to open the WebSocket
+    so, too. `done` has a connection for each that it has nothing more to say on.
+    """
+
+    def __init__(
+        self, talk: Talk, ending: str, end: int | None = None, certificate: ServerTLS | None = None
+    ) -> None:
+        super().__init__(self._play, certificate=certificate if talk.scheme == "https" else None)
+        self.talk = talk
+        self.ending = ending
+        self.left = talk.size if end is None else end
+        self.done: list[Raw] = []
+
+    @property
+    def url(self) -> str:
+        return self.talk.url(self.port)
+
+    async def _play(self, raw: Raw) -> None:
+        talk = self.talk
+        if talk.asked and len(self.connections) == 1:
+            await raw.read_head()
+            raw.write(talk.asked)
+            if talk.ends:
+                raw.finish()
+                return
+        for wanted, answer in talk.shares:
+            await (raw.read_head() if wanted is HEAD else raw.read(wanted))
+            await self._say(raw, answer[: self.left])
+            self.left -= len(answer)
+            if self.left < 0:
+                break
+        if self.left == 0 and self.ending != "none":
+            head = await raw.read_head()  # the tunnel is open
+            if self.ending == "stammer":
+                await self._say(raw, switching(head) + frame(1, "é".encode(), masked=False))
+        self.done.append(raw)
+        if self.ending == "stop":
             raw.finish()
-        elif ending == "reset":
-            # The bytes are to arrive first, as they would over a network.
-            await turns(2)
+        elif self.ending == "reset":
+            await turns(2)  # the bytes are to arrive first, as they would over a network
             raw.reset()
 
-    async with RawServer(script) as proxy:
-        url, through = "ws://127.0.0.1:9/", f"http://127.0.0.1:{proxy.port}"
-        return await settle(proxy, ending, url, through)
+    async def _say(self, raw: Raw, answer: bytes) -> None:
+        pieces = [bytes([byte]) for byte in answer] if self.ending == "stammer" else [answer]
+        for piece in filter(None, pieces):
+            raw.write(piece)
+            await turns()
+
+
+class Turning(Stepped):
+    """A clock that stands still, but for the next turn: there Twisted's TLS sends what it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        later = self.callLater
+
+        def call_later(delay: float, *args: Any, **kwargs: Any) -> Any:
+            return (later if delay else self._reactor.callLater)(delay, *args, **kwargs)
+
+        self.callLater = call_later
 
 
 async def settle(
-    server: RawServer,
-    ending: str,
-    url: str,
-    proxy: str | None,
-    said: Callable[[], object] = lambda: True,
+    server: RawServer, ending: str, done: Sequence[Raw], proxy: str | None, **arguments: Any
 ) -> Any:
-    """Connect, wait for the one result, and see that the server is left.
+    """Connect, wait for the one result, and see that the server is left; return the result.
 
-    `said` tells whether a server that is to hang has said all that it is to say before.
+    `done` tells whether a server that is to hang has said all that it is to say before.
     """
-    reactor = Stepped()
-    results: list[Any] = []
-    opening = connect(url, proxies=proxy, reactor=reactor)  # type: ignore[arg-type]
-    opening.addBoth(results.append)
-    raw: Raw = await server.accepted()
+    reactor = Turning()
+    result: defer.Deferred[Any] = defer.Deferred()
+    url = URL if proxy else f"ws://127.0.0.1:{server.port}/"
+    opening = connect(url, proxies=proxy, reactor=reactor, **arguments)  # type: ignore[arg-type]
+    opening.addBoth(result.callback)
     if ending == "hang":
-        await raw.until(lambda: raw.total)
-        await eventually(said)
+        await eventually(lambda: done or result.called)
         await turns(5)
         reactor.advance(9.9)
         await turns()
-        if not results:
+        if not result.called:
             reactor.advance(0.1)
-    await eventually(lambda: results)
-    await within(raw.ended())
-    assert len(server.connections) == 1
+    outcome = await within(result.addErrback(lambda failure: failure.value))
+    for raw in server.connections:
+        await within(raw.ended())
     assert reactor.getDelayedCalls() == []
-    (result,) = results
-    return result.value
+    return outcome
+
+
+async def outcome_of(
+    talk: Talk,
+    ending: str,
+    end: int | None = None,
+    certificate: ServerTLS | None = None,
+    proxy_tls: Any = None,
+) -> Any:
+    """Connect through a proxy that says so much, and then does that."""
+    async with Scripted(talk, ending, end, certificate) as proxy:
+        outcome = await settle(
+            proxy, ending, proxy.done, proxy.url, proxy_tls=proxy_tls, options=ASKED
+        )
+        assert len(proxy.connections) == 1 + talk.ends
+    return outcome
 
 
 @pytest.mark.parametrize("ending", ["stop", "reset", "hang"])
-@pytest.mark.parametrize("answer", [GRANTED, ASKS, REFUSES], ids=["200", "407", "502"])
+@pytest.mark.parametrize("name", list(TALKS))
 @pytest_twisted.ensureDeferred
-async def test_every_offset_of_the_answer_gives_one_typed_error(answer: bytes, ending: str) -> None:
+async def test_every_offset_of_the_answer_gives_one_typed_error(
+    authority: Authority, name: str, ending: str
+) -> None:
+    talk = TALKS[name]
+    # A connection that was kept and ends before a byte more is replaced: see test_proxy_auth.
+    kept = talk.asked and not talk.ends
+    offsets = range(1 if kept else 0, talk.size + 1)
+    tls = authority.issue("127.0.0.1"), authority.verify_proxy
+    waiting = [defer.ensureDeferred(outcome_of(talk, ending, end, *tls)) for end in offsets]
+    for end, outcome in zip(offsets, await defer.gatherResults(waiting), strict=True):
+        open_ = end == talk.size
+        if ending == "hang":
+            expected: type[OpenError] = OpenTimeout if open_ else ProxyTimeout
+        else:
+            expected = OpenError if open_ else BadProxyAnswer
+        phase = "handshake" if open_ else "proxy"
+        assert (type(outcome), outcome.phase) == (expected, phase), end
+        assert getattr(outcome, "status", None) is None
+
+
+@pytest.mark.parametrize("ending", ["stop", "reset", "hang"])
+@pytest.mark.parametrize("answer", [ASKS, REFUSES], ids=["407", "502"])
+@pytest_twisted.ensureDeferred
+async def test_every_offset_of_a_refusal_gives_one_typed_error(answer: bytes, ending: str) -> None:
+    talk = Talk("http", ((HEAD, answer + b"x"),))  # one more, so that it is never said whole
     offsets = range(len(answer) + 1)
-    waiting = [defer.ensureDeferred(outcome_of(answer[:end], ending)) for end in offsets]
-    head = body_start(answer)
+    waiting = [defer.ensureDeferred(outcome_of(talk, ending, end)) for end in offsets]
+    head = answer.index(b"\r\n\r\n") + 4
     for end, outcome in zip(offsets, await defer.gatherResults(waiting), strict=True):
         cut = answer[:end]
-        if end < head and ending == "hang":
+        if end < len(answer) and ending == "hang":
             assert (type(outcome), outcome.phase) == (ProxyTimeout, "proxy"), cut
         elif end < head:
             assert (type(outcome), outcome.phase) == (BadProxyAnswer, "proxy"), cut
             assert outcome.status is None
-        elif answer is GRANTED:
-            expected = OpenTimeout if ending == "hang" else OpenError
-            assert (type(outcome), outcome.phase) == (expected, "handshake"), cut
-        elif end < len(answer) and ending == "hang":
-            assert (type(outcome), outcome.phase) == (ProxyTimeout, "proxy"), cut
         else:
             # The status is known: that its body breaks off takes nothing from it.
             expected = ProxyAuthRequired if answer is ASKS else ProxyRefused
@@ -129,36 +262,97 @@ async def test_every_offset_of_the_answer_gives_one_typed_error(answer: bytes, e
                 assert len(outcome.body) in {4, 6}
 
 
-async def stammer(raw: Raw, data: bytes) -> None:
-    for byte in data:
-        raw.write(bytes([byte]))
-        await turns()
+class Cut(RawServer):
+    """What lets so many bytes of a server through to its client, and then does that."""
+
+    def __init__(self, port: int, ending: str, end: int | None) -> None:
+        super().__init__(self._pass_on)
+        self.behind = port
+        self.ending = ending
+        self.end = end
+        self.passed = 0
+        self.done: list[Raw] = []
+        self._server: Raw | None = None
+
+    async def _pass_on(self, client: Raw) -> None:
+        self._server = server = await connect_raw(self.behind)
+
+        def from_server(data: bytes) -> None:
+            share = data if self.end is None else data[: self.end - self.passed]
+            self.passed += len(share)
+            if share:
+                client.write(share)
+            if self.passed == self.end and not self.done:
+                self.done.append(client)
+                if self.ending == "stop":
+                    client.finish()
+                elif self.ending == "reset":
+                    client.reset()
+
+        server.dataReceived = from_server  # type: ignore[method-assign]
+        client.dataReceived = server.write  # type: ignore[method-assign]
+        server.write(client._take(len(client.received)))
+        if self.end == 0:
+            from_server(b"")
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await super().__aexit__(*exc_info)
+        if self._server is not None:
+            await self._server.drop()
+
+
+@pytest.mark.parametrize("ending", ["stop", "reset", "hang"])
+@pytest_twisted.ensureDeferred
+async def test_every_part_of_the_tls_of_a_proxy_gives_one_typed_error(
+    authority: Authority, ending: str
+) -> None:
+    """The bytes on the wire are cut here, not those within."""
+    certificate = authority.issue("127.0.0.1")
+    tls = {"proxy_tls": authority.verify_proxy}
+
+    async def outcome_at(end: int) -> Any:
+        async with (
+            Scripted(TALKS["https"], "hang", certificate=certificate) as proxy,
+            Cut(proxy.port, ending, end) as cut,
+        ):
+            return await settle(cut, ending, cut.done, TALKS["https"].url(cut.port), **tls)
+
+    async with (
+        Scripted(TALKS["https"], "hang", certificate=certificate) as proxy,
+        Cut(proxy.port, "hang", None) as cut,
+    ):
+        await settle(cut, "hang", proxy.done, TALKS["https"].url(cut.port), **tls)
+        size = cut.passed - 64  # signatures and session tickets vary by so much
+    offsets = [*range(0, size, 23), *range(size - 30, size)]
+    waiting = [defer.ensureDeferred(outcome_at(end)) for end in offsets]
+    outcomes = await defer.gatherResults(waiting)
+    for end, outcome in zip(offsets, outcomes, strict=True):
+        during = (ProxyTimeout,) if ending == "hang" else (ProxyTLSFailed, BadProxyAnswer)
+        assert type(outcome) in during, end
+    phases = [outcome.phase for outcome in outcomes]
+    shaken = phases.index("proxy")  # and from there on it stays so
+    assert set(phases[:shaken]) == {"proxy-tls"}
+    assert set(phases[shaken:]) == {"proxy"}
 
 
 @pytest.mark.parametrize("answer", [ASKS, REFUSES], ids=["407", "502"])
 @pytest_twisted.ensureDeferred
 async def test_refusal_that_comes_one_byte_at_a_time_is_the_same(answer: bytes) -> None:
-    async def script(raw: Raw) -> None:
-        await raw.read_head()
-        await stammer(raw, answer)
-
-    async with RawServer(script) as proxy:
-        expected = ProxyAuthRequired if answer is ASKS else ProxyRefused
-        with pytest.raises(expected) as caught:
-            await connect("ws://127.0.0.1:9/", proxies=f"http://127.0.0.1:{proxy.port}")
-        assert caught.value.body == (b"please" if answer is ASKS else b"nope")
+    expected = ProxyAuthRequired if answer is ASKS else ProxyRefused
+    outcome = await outcome_of(Talk("http", ((HEAD, answer),)), "stammer")
+    assert type(outcome) is expected
+    assert outcome.body == (b"please" if answer is ASKS else b"nope")
 
 
+@pytest.mark.parametrize("name", list(TALKS))
 @pytest_twisted.ensureDeferred
-async def test_tunnel_handshake_and_message_one_byte_at_a_time() -> None:
-    async def script(raw: Raw) -> None:
-        await raw.read_head()
-        await stammer(raw, b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" + GRANTED)
-        answer = switching(await raw.read_head())
-        await stammer(raw, answer + frame(1, "é".encode(), masked=False))
-
-    async with RawServer(script) as proxy:
-        connection = await connect("ws://127.0.0.1:9/", proxies=f"http://127.0.0.1:{proxy.port}")
+async def test_tunnel_handshake_and_message_one_byte_at_a_time(
+    authority: Authority, name: str
+) -> None:
+    async with Scripted(TALKS[name], "stammer", certificate=authority.issue("127.0.0.1")) as proxy:
+        connection = await connect(
+            URL, proxies=proxy.url, proxy_tls=authority.verify_proxy, options=ASKED
+        )
         assert await connection.recv(10) == "é"
         connection.abort()
         await connection.when_closed()
@@ -183,40 +377,49 @@ async def test_tunnel_handshake_and_message_one_byte_at_a_time() -> None:
 )
 @pytest_twisted.ensureDeferred
 async def test_answer_that_is_none_is_bad_proxy_answer(answer: bytes) -> None:
-    outcome = await outcome_of(answer, "stop")
+    outcome = await outcome_of(Talk("http", ((HEAD, answer + b"x"),)), "stop", len(answer))
     assert (type(outcome), outcome.phase) == (BadProxyAnswer, "proxy")
 
 
+HEADS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n\r\n",
+    b"HTTP/1.1 204 Fine\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+]
+"""Answers that open a tunnel all the same."""
+
+
 @pytest.mark.parametrize(
-    "head",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"HTTP/1.0 200 OK\r\n\r\n",
-        b"HTTP/1.1 204 Fine\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
-    ],
-    ids=repr,
+    "talk",
+    [*TALKS.values(), *(Talk("http", ((HEAD, head),)) for head in HEADS)],
+    ids=[*TALKS, *map(repr, HEADS)],
 )
 @pytest_twisted.ensureDeferred
-async def test_bytes_behind_the_answer_are_delivered_verbatim(head: bytes) -> None:
+async def test_bytes_behind_the_answer_are_delivered_verbatim(
+    authority: Authority, talk: Talk
+) -> None:
     """CVE-2022-24801: a length in the answer to a CONNECT means nothing; all 2xx open it."""
-    first = b"220 the server speaks first\r\n\r\n\x00\xff" + bytes(range(256)) * 10
-
-    async def script(raw: Raw) -> None:
-        await raw.read_head()
-        raw.write(head + first)
-
     from twisted.internet import reactor
 
-    async with RawServer(script) as proxy:
-        endpoint = HTTPConnectEndpoint(
-            reactor, f"http://127.0.0.1:{proxy.port}", "target.example", 25, timeout=5
+    first = b"220 the server speaks first\r\n\r\n\x00\xff" + bytes(range(256)) * 10
+    certificate = authority.issue("127.0.0.1")
+    async with Scripted(talk.behind(first), "none", certificate=certificate) as server:
+        kind: Any = SOCKSEndpoint if talk.scheme.startswith("socks") else HTTPConnectEndpoint
+        endpoint = kind(
+            reactor,
+            server.url,
+            "127.0.0.1",
+            9,
+            timeout=5,
+            proxy_tls=authority.verify_proxy,
+            options=ASKED,
         )
         inner = await endpoint.connect(Factory.forProtocol(Raw))
         assert await inner.read(len(first)) == first
         inner.write(b"EHLO\r\n")
-        assert await proxy.connections[0].read_until(b"\r\n") == b"EHLO\r\n"
+        assert await server.connections[-1].read_until(b"\r\n") == b"EHLO\r\n"
         await inner.drop()
 
 
@@ -435,8 +638,11 @@ async def test_cancelling_an_open_connection_does_nothing() -> None:
 
 
 async def server_outcome(cut: int | None, ending: str) -> OpenError | Connection:
+    done: list[Raw] = []
+
     async def script(raw: Raw) -> None:
         raw.write(switching(await raw.read_head())[:cut])
+        done.append(raw)
         if ending == "stop":
             raw.finish()
         elif ending == "reset":
@@ -444,7 +650,7 @@ async def server_outcome(cut: int | None, ending: str) -> OpenError | Connection
             raw.reset()
 
     async with RawServer(script) as server:
-        return await settle(server, ending, f"ws://127.0.0.1:{server.port}/", None)
+        return await settle(server, ending, done, None)
 
 
 @pytest.mark.parametrize("ending", ["stop", "reset", "hang"])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 import pytest_twisted
 from twisted.internet import defer, ssl
@@ -24,49 +20,25 @@ from wsframe.errors import OpenTimeout, TLSFailed
 from wsframe.options import ClientOptions
 from wsframe.server import serve
 
-from .certificates import Authority, ServerTLS, self_signed
+from .certificates import BAD_CERTIFICATES, Authority, bad_certificate, self_signed
+from .origins import echo_server
 from .proxies import RecordingProxy
 from .raw import Raw, RawServer, eventually, within
-from .test_proxy import echo
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
-@asynccontextmanager
-async def tls_server(certificate: ServerTLS, handler: Any = echo) -> AsyncIterator[int]:
-    from twisted.internet import reactor
-
-    endpoint = SSL4ServerEndpoint(reactor, 0, certificate, interface="127.0.0.1")
-    async with serve(handler, endpoint) as server:
-        yield server.addresses[0].port  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 @pytest_twisted.ensureDeferred
 async def test_good_certificate_opens(authority: Authority, host: str) -> None:
     async with (
-        tls_server(authority.issue(host)) as port,
+        echo_server(certificate=authority.issue(host)) as port,
         connect(f"wss://{host}:{port}/", tls=authority.client(host)) as connection,
     ):
         await connection.send("x" * 100_000)
         assert await connection.recv() == "x" * 100_000
 
 
-def bad_certificate(kind: str, authority: Authority) -> tuple[ServerTLS, str]:
-    if kind == "wrong name":
-        return authority.issue("other.example"), "not for this host name"
-    if kind == "expired":
-        return authority.issue("localhost", expired=True), "expired"
-    if kind == "self-signed":
-        return self_signed("localhost"), "self[- ]signed"
-    return Authority("other CA").issue("localhost"), "unable to get local issuer certificate"
-
-
 @pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxied"])
-@pytest.mark.parametrize("kind", ["wrong name", "expired", "self-signed", "unknown authority"])
+@pytest.mark.parametrize("kind", BAD_CERTIFICATES)
 @pytest_twisted.ensureDeferred
 async def test_bad_certificate_is_tls_failed_and_says_why(
     authority: Authority, kind: str, proxied: bool
@@ -74,7 +46,10 @@ async def test_bad_certificate_is_tls_failed_and_says_why(
     """CVE-2021-28363, CVE-2016-9015."""
     certificate, text = bad_certificate(kind, authority)
     handled: list[Connection] = []
-    async with tls_server(certificate, handled.append) as port, RecordingProxy() as proxy:
+    async with (
+        echo_server(certificate=certificate, handler=handled.append) as port,
+        RecordingProxy() as proxy,
+    ):
         with pytest.raises(TLSFailed, match=text) as caught:
             await connect(
                 f"wss://localhost:{port}/?token=planted",
@@ -91,7 +66,7 @@ async def test_bad_certificate_is_tls_failed_and_says_why(
 
 @pytest_twisted.ensureDeferred
 async def test_systems_authorities_are_the_default() -> None:
-    async with tls_server(self_signed("localhost")) as port:
+    async with echo_server(certificate=self_signed("localhost")) as port:
         with pytest.raises(TLSFailed, match=r"self[- ]signed"):
             await connect(f"wss://localhost:{port}/")
 
@@ -100,7 +75,7 @@ async def test_systems_authorities_are_the_default() -> None:
 @pytest_twisted.ensureDeferred
 async def test_sni_is_the_targets_also_through_a_proxy(authority: Authority, host: str) -> None:
     certificate = authority.issue(host)
-    async with tls_server(certificate) as port, RecordingProxy() as proxy:
+    async with echo_server(certificate=certificate) as port, RecordingProxy() as proxy:
         url = f"wss://{host}:{port}/"
         async with connect(url, tls=authority.client(host), proxies=proxy.url):
             pass
@@ -110,7 +85,10 @@ async def test_sni_is_the_targets_also_through_a_proxy(authority: Authority, hos
 
 @pytest_twisted.ensureDeferred
 async def test_nothing_of_the_handshake_is_readable_by_the_proxy(authority: Authority) -> None:
-    async with tls_server(authority.issue("localhost")) as port, RecordingProxy() as proxy:
+    async with (
+        echo_server(certificate=authority.issue("localhost")) as port,
+        RecordingProxy() as proxy,
+    ):
         async with connect(
             f"wss://localhost:{port}/secret-path",
             headers={"Authorization": "Bearer planted"},
@@ -206,7 +184,7 @@ async def test_wrong_certificate_fails_our_endpoint_but_not_twisteds() -> None:
     from twisted.internet import reactor
 
     authority = Authority()
-    async with tls_server(self_signed("localhost")) as port:
+    async with echo_server(certificate=self_signed("localhost")) as port:
         creator = authority.client("localhost")
         theirs = wrapClientTLS(creator, HostnameEndpoint(reactor, b"localhost", port))
         inner = await connectProtocol(theirs, Raw())  # no error
@@ -234,7 +212,7 @@ async def test_wrong_certificate_fails_our_endpoint_but_not_twisteds() -> None:
 async def test_rotated_certificate_is_used_for_the_next_handshake(authority: Authority) -> None:
     certificate = authority.issue("localhost")
     renewed = authority.issue("localhost")
-    async with tls_server(certificate) as port:
+    async with echo_server(certificate=certificate) as port:
         url = f"wss://localhost:{port}/"
         async with connect(url, tls=authority.client("localhost")) as held:
             certificate.renew(renewed)
@@ -253,7 +231,7 @@ async def test_rotated_certificate_is_used_for_the_next_handshake(authority: Aut
 async def test_plain_client_on_a_tls_port_is_refused(authority: Authority) -> None:
     from wsframe.errors import OpenError
 
-    async with tls_server(authority.issue("localhost")) as port:
+    async with echo_server(certificate=authority.issue("localhost")) as port:
         with pytest.raises(OpenError) as caught:
             await connect(f"ws://localhost:{port}/")
         assert caught.value.phase == "handshake"

@@ -31,9 +31,6 @@ from .certificates import Authority
 from .peers import free_port, has_ipv6, missing
 from .proxies import ENCODED, USER, Proxies, RecordingProxy
 from .raw import Raw, RawServer, Stepped, within
-from .test_proxy import authority, proxies
-
-__all__ = ["authority", "proxies"]
 
 
 async def echo(raw: Raw) -> None:
@@ -64,7 +61,7 @@ async def test_any_protocol_is_carried_through_a_real_proxy(
     by: Any = None
     if kind is not None:
         scheme = "socks5h" if kind in {"microsocks", "dante"} else "http"
-        by = f"{scheme}://{USER}:{ENCODED}@127.0.0.1:{proxies.get(kind, auth=True)}"
+        by = proxies.running(kind, auth=True).url(scheme, auth=True)
     async with RawServer(echo) as origin:
         await works(tunnel(target.format(origin.port), proxies=by))
 
@@ -72,7 +69,7 @@ async def test_any_protocol_is_carried_through_a_real_proxy(
 @pytest_twisted.ensureDeferred
 async def test_tls_to_the_target_is_put_on_top(proxies: Proxies, authority: Authority) -> None:
     """The certificate is the target's, and a wrong one is a failure of phase tls."""
-    by = f"http://127.0.0.1:{proxies.get('tinyproxy', auth=False)}"
+    by = proxies.running("tinyproxy").url("http")
     async with RawServer(echo, certificate=authority.issue("localhost")) as origin:
         through = tunnel(f"localhost:{origin.port}", proxies=by)
         await works(TLSEndpoint(authority.client("localhost"), through))
@@ -284,8 +281,7 @@ async def test_twisted_program_reaches_a_tls_server_by_a_description(
     if host == "::1" and not has_ipv6():
         missing("IPv6 on loopback")
     interface = "::1" if host == "::1" else "127.0.0.1"
-    login = f"{USER}:{ENCODED}"
-    proxy = f"http://{login}@127.0.0.1:{proxies.get('tinyproxy', auth=True)}"
+    proxy = proxies.running("tinyproxy", auth=True).url("http", auth=True)
     async with RawServer(echo, interface, certificate=authority.issue(host)) as origin:
         port = str(origin.port)
         inner = f"{escaped('tunnel', host, port)}:proxy={quoteStringArgument(proxy)}"
@@ -303,7 +299,7 @@ async def test_description_goes_through_a_chain_to_the_first_proxy_that_works(
 ) -> None:
     from twisted.internet import reactor
 
-    first = f"socks5h://127.0.0.1:{proxies.get('microsocks', auth=False)}"
+    first = proxies.running("microsocks").url("socks5h")
     down = f"http://127.0.0.1:{free_port()}"
     async with RecordingProxy() as good, RawServer(echo) as origin:
         via, by = quoteStringArgument(first), quoteStringArgument(f"{down} {good.url}")

@@ -21,14 +21,11 @@ from wsframe.endpoints.description import _NAMES
 from wsframe.errors import ProxyError, ProxyTLSFailed
 
 from .certificates import Authority, ServerTLS
-from .proxies import PASSWORD, USER, Proxies, RecordingProxy
+from .origins import echo_server
+from .proxies import Proxies, RecordingProxy
 from .raw import Raw, RawServer, header, within
 from .test_agent import site
-from .test_https_proxy import trusting
-from .test_proxy import authority, echo_server, proxies
 from .test_tunnel import echo
-
-__all__ = ["authority", "proxies"]
 
 PAGE = "docs/tunnels.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
@@ -180,7 +177,7 @@ async def test_descriptions_are_as_they_are_written(
         clientFromString(reactor, written)
     )
     (tmp_path / "ca.pem").write_bytes(authority.pem)
-    by = f"http://{USER}:{PASSWORD}@127.0.0.1:{proxies.get('tinyproxy', auth=True)}"
+    by = proxies.running("tinyproxy", auth=True).url("http", auth=True)
     async with RawServer(echo, certificate=authority.issue("localhost")) as origin:
         names = names_of("quoteStringArgument", target=f"localhost:{origin.port}")
         raw: Raw = await connectProtocol(names["endpoint_of"](reactor, by, tmp_path), Raw())
@@ -250,7 +247,7 @@ async def test_https_proxy_is_shown_a_certificate(trusted: tuple[Authority, Path
     names = names_of_all(["proxy-ca.pem", "client.pem"])
     await works_by(asking, "localhost", names["proxy_tls_with_certificate"])
     with pytest.raises(ProxyError):
-        await works_by(asking, "localhost", trusting(authority))
+        await works_by(asking, "localhost", authority.verify_proxy)
 
 
 @pytest_twisted.ensureDeferred
