@@ -12,12 +12,13 @@ from wsframe.options import (
     DEFAULT_SERVER_OPTIONS,
     ClientOptions,
     ConnectionOptions,
+    Deflate,
     RetryPolicy,
     ServerOptions,
     TCPKeepalive,
 )
 
-KINDS = (ConnectionOptions, ClientOptions, ServerOptions, RetryPolicy)
+KINDS = (ConnectionOptions, ClientOptions, ServerOptions, RetryPolicy, Deflate)
 FIELDS = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
 
 NO_NUMBERS = [True, False, "1", b"1", [1], 1j, object()]
@@ -38,6 +39,14 @@ NONSENSE["Mapping[int, Verdict]"] = [
     *({0: RETRY}, {101: RETRY}, {5000: RETRY}, {4000.0: RETRY}),
 ]
 NONSENSE["Callable[[Exception], Verdict | None] | None"] = [True, "abc", RETRY, [print]]
+FROM_ZERO = {"max_redirects", "threshold"}
+NARROW = {
+    "client_max_window_bits": [9, 15],
+    "server_max_window_bits": [9, 15],
+    "mem_level": [1, 9],
+    "factor": [1, 1.5, 10],
+    **{name: [0, 10**6] for name in FROM_ZERO},
+}
 SENSE = {
     "int": [1, 10**6],
     "float": [1, 0.001, 366 * 24 * 3600],
@@ -57,6 +66,8 @@ SENSE = {
 def test_nonsense_is_refused_by_name(kind, field):
     """Every field of every kind, and every sort of nonsense."""
     for value in NONSENSE[field.type]:
+        if field.name in FROM_ZERO and value == 0 and type(value) is int:
+            continue
         with pytest.raises((TypeError, ValueError), match=rf"^{field.name}\b"):
             kind(**{field.name: value})
 
@@ -64,7 +75,7 @@ def test_nonsense_is_refused_by_name(kind, field):
 @pytest.mark.parametrize(("kind", "field"), FIELDS, ids=lambda value: getattr(value, "name", ""))
 def test_sense_is_kept(kind, field):
     """The borders of what is allowed are allowed."""
-    for value in [1, 1.5, 10] if field.name == "factor" else SENSE[field.type]:
+    for value in NARROW.get(field.name, SENSE[field.type]):
         assert getattr(kind(**{field.name: value}), field.name) == value
 
 
@@ -134,6 +145,22 @@ def test_factor_outside_its_bounds_is_refused(factor):
     """Below 1 the waits would shrink; above 10 the second one is the cap."""
     with pytest.raises(ValueError, match=r"^factor must be from 1 to 10"):
         RetryPolicy(factor=factor)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("client_max_window_bits", 8),
+        ("server_max_window_bits", 8),
+        ("client_max_window_bits", 16),
+        ("server_max_window_bits", 16),
+        ("mem_level", 10),
+    ],
+)
+def test_window_that_zlib_does_not_have_is_refused(name, value):
+    """8 is in RFC 7692, but zlib makes 9 of it and the peer could not read that."""
+    with pytest.raises(ValueError, match=rf"^{name}\b"):
+        Deflate(**{name: value})
 
 
 def test_defaults_are_the_classes_own():

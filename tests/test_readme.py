@@ -42,7 +42,7 @@ MARKS = (
     "env/bin/pip install .",
     "async def echo",
     'await connection.send("Hello!")\n        print(await',
-    "optionsForClientTLS",
+    "TLSOptions(",
     "asyncioreactor.install",
     "ProxyError",
     "WebSocketClientService(",
@@ -190,7 +190,7 @@ def test_an_authority_of_ones_own_is_trusted(tmp_path: Path) -> None:
         thread.start()
         try:
             uri = f"wss://localhost:{server.socket.getsockname()[1]}/"
-            code = block("optionsForClientTLS") + TRUSTING.format(uri=uri)
+            code = block("TLSOptions(") + TRUSTING.format(uri=uri)
             with running(sys.executable, "-c", code, cwd=tmp_path) as process:
                 output, _ = process.communicate(timeout=WAIT)
         finally:

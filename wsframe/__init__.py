@@ -8,6 +8,7 @@ from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core import events
 from wsframe.core.credentials import ProxyCredentials
 from wsframe.core.http import Headers, Request, Response
+from wsframe.core.opening import GENERATED
 from wsframe.core.proxy import FROM_ENVIRONMENT, Hop, Proxy, ProxySettings, Route
 from wsframe.core.retry import GIVE_UP, RETRY, RetryPolicy, Verdict, retry_after
 from wsframe.core.timing import Observe, PhaseDone
@@ -16,6 +17,7 @@ from wsframe.endpoints import (
     ProxiedAgentEndpointFactory,
     SOCKSEndpoint,
     TLSEndpoint,
+    TLSOptions,
     WebSocketEndpoint,
     explain_route,
     tunnel_endpoint,
@@ -33,6 +35,7 @@ from wsframe.errors import (
     HookTimeout,
     InvalidHeader,
     InvalidProxy,
+    InvalidTLSOptions,
     InvalidTokenFile,
     InvalidURI,
     NameLookupFailed,
@@ -60,6 +63,7 @@ from wsframe.errors import (
 from wsframe.options import (
     ClientOptions,
     ConnectionOptions,
+    Deflate,
     ServerOptions,
     ServiceOptions,
     TCPKeepalive,
@@ -79,6 +83,7 @@ def __getattr__(name: str) -> str:
 
 __all__ = [
     "FROM_ENVIRONMENT",
+    "GENERATED",
     "GIVE_UP",
     "RETRY",
     "Accept",
@@ -93,6 +98,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "ConnectionOptions",
+    "Deflate",
     "HTTPConnectEndpoint",
     "HandshakeRefused",
     "Headers",
@@ -100,6 +106,7 @@ __all__ = [
     "Hop",
     "InvalidHeader",
     "InvalidProxy",
+    "InvalidTLSOptions",
     "InvalidTokenFile",
     "InvalidURI",
     "Message",
@@ -139,6 +146,7 @@ __all__ = [
     "TCPKeepalive",
     "TLSEndpoint",
     "TLSFailed",
+    "TLSOptions",
     "TargetUnreachable",
     "Verdict",
     "WSFrameError",

@@ -18,6 +18,7 @@ from wsframe.core import frames
 from wsframe.core.closing import check_close
 from wsframe.core.events import Counts
 from wsframe.core.http import Request, Response
+from wsframe.core.uri import WebSocketURI
 from wsframe.errors import (
     ConcurrencyError,
     ConnectionClosed,
@@ -160,6 +161,11 @@ class Connection:
     def response(self) -> Response:
         """The opening handshake's answer: on a server what `process_request` added to it."""
         return cast(Response, self._wire.response)
+
+    @property
+    def uri(self) -> WebSocketURI | None:
+        """Where a client is connected to, after all redirects; None on a server."""
+        return self._wire.uri
 
     @property
     def peer(self) -> str:

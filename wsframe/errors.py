@@ -6,6 +6,7 @@ The tree, with the side that is to blame in the type rather than in the text::
     ├── InvalidURI (ValueError)             the URI given cannot be used
     ├── InvalidHeader (ValueError)          a header, path or subprotocol given cannot be sent
     ├── InvalidProxy (ValueError)           the proxy setting given cannot be used
+    ├── InvalidTLSOptions (ValueError)      a certificate, key or other TLS option cannot be used
     ├── InvalidTokenFile (ValueError)       a file of secrets is malformed or readable by others
     ├── OpenError                           no connection came about; `phase` says where it ended
     │   ├── NameLookupFailed                phase dns
@@ -54,6 +55,7 @@ __all__ = [
     "HookTimeout",
     "InvalidHeader",
     "InvalidProxy",
+    "InvalidTLSOptions",
     "InvalidTokenFile",
     "InvalidURI",
     "NameLookupFailed",
@@ -110,6 +112,10 @@ class InvalidHeader(WSFrameError, ValueError):
 
 class InvalidProxy(WSFrameError, ValueError):
     """The proxy setting cannot be used; the text says what would be right."""
+
+
+class InvalidTLSOptions(WSFrameError, ValueError):
+    """A file or a value of the TLS options cannot be used; the text names the option."""
 
 
 class InvalidTokenFile(WSFrameError, ValueError):
@@ -266,16 +272,24 @@ class HandshakeRefused(OpenError):
     """The server answered the opening handshake with a status other than 101.
 
     `status`, `reason`, `headers` (pairs in the order received) and `body` (cut at
-    `ClientOptions.max_refusal_body` bytes) are the server's.
+    `ClientOptions.max_refusal_body` bytes) are the server's. `note` is what the text says more:
+    why a redirect was not followed.
     """
 
     phase = "handshake"
 
     def __init__(
-        self, status: int, reason: str, headers: tuple[tuple[str, str], ...], body: bytes
+        self,
+        status: int,
+        reason: str,
+        headers: tuple[tuple[str, str], ...],
+        body: bytes,
+        *,
+        note: str = "",
     ) -> None:
         # Not the body: some servers' explanations repeat what they were sent, tokens included.
-        super().__init__(f"server answered {status} {printable(reason)}".rstrip())
+        text = f"server answered {status} {printable(reason)}".rstrip()
+        super().__init__(f"{text}; {note}" if note else text)
         self.status = status
         self.reason = reason
         self.headers = headers

@@ -21,6 +21,7 @@ from wsframe.errors import InvalidHeader
 __all__ = [
     "ClientOptions",
     "ConnectionOptions",
+    "Deflate",
     "RetryPolicy",
     "ServerOptions",
     "ServiceOptions",
@@ -198,6 +199,10 @@ class ClientOptions(ConnectionOptions):
     user_agent: str | None = "wsframe"
     """The User-Agent header; None sends none."""
 
+    max_redirects: int = 0
+    """Redirects followed, one after the other; 0 follows none, as a redirect can lead anywhere and
+    browsers follow none either. They all have the one `open_timeout`."""
+
     proxy_auth_unasked: bool = True
     """Whether an HTTP proxy gets its token, or its password in Basic, with the first request. That
     saves a round trip and is what curl does. False waits for the proxy to ask: one that takes
@@ -208,6 +213,7 @@ class ClientOptions(ConnectionOptions):
         _check_flag(self, "proxy_auth_unasked")
         check_seconds(self, "open_timeout")
         check_counts(self, "max_head_size", "max_refusal_body")
+        check_counts(self, "max_redirects", least=0)
         _check_header_value(self, "user_agent")
 
 
@@ -317,6 +323,52 @@ class ServiceOptions:
 
 
 DEFAULT_SERVICE_OPTIONS: Final = ServiceOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deflate:
+    """Compression with permessage-deflate (RFC 7692): what is offered, and what is accepted.
+
+    A connection has a compressor and a decompressor of its own. With the defaults that is about
+    64 KiB; with zlib's largest windows it would be 300.
+    """
+
+    client_no_context_takeover: bool = False
+    """Whether a client begins every message with an empty window: less memory, larger messages."""
+
+    server_no_context_takeover: bool = False
+    """The same for a server. Either side is asked for it by the other, and does it itself."""
+
+    client_max_window_bits: int = 12
+    """From 9 to 15: the client's window has at most 2 to that power bytes. 12, 4 KiB, is the
+    default of `websockets`, which measured how little larger ones gain."""
+
+    server_max_window_bits: int = 12
+    """The same for the server's window."""
+
+    mem_level: int = 5
+    """From 1 to 9: the memory of this side's compressor beside its window, 2 to that power plus 9
+    bytes. 5 is the default of `websockets`, 8 that of zlib."""
+
+    threshold: int = 64
+    """Bytes below which a message is sent as it is: compression would cost time for nothing."""
+
+    def __post_init__(self) -> None:
+        for name in ("client_no_context_takeover", "server_no_context_takeover"):
+            _check_flag(self, name)
+        windows = ("client_max_window_bits", "server_max_window_bits")
+        check_counts(self, *windows, least=9, most=15)
+        check_counts(self, "mem_level", most=9)
+        check_counts(self, "threshold", least=0)
+
+
+def check_compression(given: object) -> Deflate | None:
+    """Return what was given as `compression=` when it can be: a `Deflate`, or None."""
+    if given is not None and not isinstance(given, Deflate):
+        raise TypeError(f"compression is a Deflate, not {type(given).__name__}")
+    return given
+
+
 DEFAULT_SERVER_OPTIONS: Final = ServerOptions()
 DEFAULT_CLIENT_OPTIONS: Final = ClientOptions()
 DEFAULT_RETRY_POLICY: Final = RetryPolicy()

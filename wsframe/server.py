@@ -30,7 +30,7 @@ from wsframe.clock import global_reactor
 from wsframe.connection import Connection
 from wsframe.core.closing import check_close
 from wsframe.handling import Handler, handle
-from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
+from wsframe.options import DEFAULT_SERVER_OPTIONS, Deflate, ServerOptions, check_compression
 from wsframe.protocol import ConnectionServerFactory, Listener, ProcessRequest, Wire
 
 __all__ = ["Listen", "Server", "Serving", "WebSocketResource", "WebSocketServerService", "serve"]
@@ -53,9 +53,14 @@ class _Connections:
         options: ServerOptions,
         reactor: IReactorTime,
         process_request: ProcessRequest | None,
+        compression: Deflate | None,
     ) -> None:
         self.factory = ConnectionServerFactory(
-            self.opened, reactor=reactor, options=options, process_request=process_request
+            self.opened,
+            reactor=reactor,
+            options=options,
+            process_request=process_request,
+            compression=check_compression(compression),
         )
         cast(Any, self.factory).noisy = False
         self.factory.left = self._look
@@ -225,6 +230,7 @@ def serve(
     listen: Listen,
     *,
     process_request: ProcessRequest | None = None,
+    compression: Deflate | None = None,
     options: ServerOptions = DEFAULT_SERVER_OPTIONS,
     reactor: IReactorTime | None = None,
 ) -> Serving:
@@ -235,8 +241,9 @@ def serve(
     own waits is given as ``lambda connection: asyncio.ensure_future(handler(connection))``.
     `listen` is an endpoint description, an endpoint, or several. `process_request` is called with
     every `Request`, also one that asks for no WebSocket, and may be async: it returns None or an
-    `Accept` to go on, a `Response` to answer with that, or raises `Reject`. `reactor` None is the
-    installed one.
+    `Accept` to go on, a `Response` to answer with that, or raises `Reject`. `compression` accepts
+    permessage-deflate from clients that offer it, None does not. `reactor` None is the installed
+    one.
 
     The Deferred returned fires with the `Server` when it listens everywhere; it fails as the
     endpoint does, or when it is cancelled, and then listens nowhere.
@@ -245,7 +252,7 @@ def serve(
     """
     reactor = reactor or global_reactor()
     endpoints = _endpoints(reactor, listen, options)
-    connections = _Connections(handler, options, reactor, process_request)
+    connections = _Connections(handler, options, reactor, process_request, compression)
     serving = Serving(lambda _: listening.cancel())
     ports: list[IListeningPort] = []
 
@@ -314,13 +321,16 @@ class WebSocketServerService(Service):
         listen: Listen,
         *,
         process_request: ProcessRequest | None = None,
+        compression: Deflate | None = None,
         options: ServerOptions = DEFAULT_SERVER_OPTIONS,
         reactor: IReactorTime | None = None,
     ) -> None:
         self.reactor = reactor or global_reactor()
         _endpoints(self.reactor, listen, options)  # what is wrong with it is said now
+        check_compression(compression)
         self._arguments: dict[str, Any] = {
             "process_request": process_request,
+            "compression": compression,
             "options": options,
             "reactor": self.reactor,
         }
@@ -435,12 +445,15 @@ class WebSocketResource(Resource):
         handler: Handler,
         *,
         process_request: ProcessRequest | None = None,
+        compression: Deflate | None = None,
         options: ServerOptions = DEFAULT_SERVER_OPTIONS,
         reactor: IReactorTime | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor or global_reactor()
-        self._connections = _Connections(handler, options, self._reactor, process_request)
+        self._connections = _Connections(
+            handler, options, self._reactor, process_request, compression
+        )
 
     @property
     def connections(self) -> frozenset[Connection]:

@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 from wsframe.core.http import Headers, Request
 from wsframe.core.opening import (
-    RESERVED,
+    GENERATED,
+    GENERATED_NAMES,
     Refusal,
     build_request,
+    check_headers,
     check_subprotocols,
+    headers_elsewhere,
     judge_request,
     parse_host,
     parse_origin,
@@ -332,17 +335,177 @@ def test_host_header(host, port, secure, expected):
     assert parse_host(expected) is not None
 
 
+HANDSHAKE = ["Host", "Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"]
+
+
+def names_sent(**options):
+    """Return the names of the headers in the order and case of the wire."""
+    _, raw = build(**options)
+    return [line.partition(":")[0] for line in raw.decode().split("\r\n")[1:-2]]
+
+
+def test_generated_headers_go_first_in_their_order():
+    """All of them, when there is something to say in each."""
+    names = names_sent(
+        headers=[("X", "1")],
+        origin="https://a",
+        subprotocols=["a"],
+        extensions=["x"],
+        user_agent="u",
+        authorization="Basic eDp5",
+        cookie="a=b",
+    )
+    assert names == [*GENERATED_NAMES, "X"]
+
+
 def test_user_agent_in_headers_takes_the_place_of_ours():
     """It is not sent twice."""
     request, _ = build(user_agent="ours", headers={"user-agent": "theirs"})
     assert request.headers.get_all("User-Agent") == ["theirs"]
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED))
-def test_header_of_the_handshake_cannot_be_given(name):
-    """In any case; a second one would contradict the first."""
-    with pytest.raises(InvalidHeader, match="by the handshake itself"):
-        build(headers={name.title(): "x"})
+def test_headers_are_sent_in_the_order_and_case_given():
+    """Those that are generated, too, when all are named: as a browser sends them, say."""
+    given = [
+        ("Host", GENERATED),
+        ("connection", "keep-alive, Upgrade"),
+        ("Pragma", "no-cache"),
+        ("user-AGENT", "Browser/1"),
+        ("UPGRADE", GENERATED),
+        ("Origin", GENERATED),
+        ("sec-websocket-version", GENERATED),
+        ("Accept-Encoding", "gzip"),
+        ("X-A", "1"),
+        ("x-a", "2"),
+        ("sec-websocket-key", GENERATED),
+        ("sec-websocket-extensions", GENERATED),
+        ("Sec-WebSocket-Protocol", GENERATED),
+    ]
+    _, raw = build(
+        headers=given, origin="https://a.example", user_agent="ours", extensions=["permessage-x"]
+    )
+    assert raw == (
+        b"GET / HTTP/1.1\r\n"
+        b"Host: example.org\r\n"
+        b"connection: keep-alive, Upgrade\r\n"
+        b"Pragma: no-cache\r\n"
+        b"user-AGENT: Browser/1\r\n"
+        b"UPGRADE: websocket\r\n"
+        b"Origin: https://a.example\r\n"
+        b"sec-websocket-version: 13\r\n"
+        b"Accept-Encoding: gzip\r\n"
+        b"X-A: 1\r\n"
+        b"x-a: 2\r\n"
+        b"sec-websocket-key: abc==\r\n"
+        b"sec-websocket-extensions: permessage-x\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("name", GENERATED_NAMES)
+def test_any_generated_header_can_be_left_out(name):
+    """Also one that RFC 6455 asks for, to see what a server makes of it."""
+    everything = {
+        "origin": "https://a",
+        "subprotocols": ["a"],
+        "extensions": ["x"],
+        "user_agent": "u",
+        "authorization": "Basic eDp5",
+        "cookie": "a=b",
+    }
+    names = names_sent(headers={name.lower(): None, "X": None}, **everything)
+    assert names == [each for each in GENERATED_NAMES if each != name]
+
+
+@pytest.mark.parametrize(
+    ("headers", "names"),
+    [
+        ([("Host", "other"), ("X", "1")], [*HANDSHAKE, "X"]),
+        ([("X", "1"), ("Host", "other")], [*HANDSHAKE[1:], "X", "Host"]),
+        ([("Host", None), ("X", "1")], [*HANDSHAKE[1:], "X"]),
+        ([("host", GENERATED), ("X", "1"), ("upgrade", GENERATED)], None),
+    ],
+)
+def test_a_host_that_begins_the_headers_begins_the_request(headers, names):
+    """RFC 9110 §7.2 asks for it as the first; given elsewhere it is sent there."""
+    names = names or ["host", *HANDSHAKE[2:], "X", "upgrade"]
+    assert names_sent(headers=headers) == names
+
+
+@pytest.mark.parametrize("value", ["other.example:1", ""])
+def test_the_host_can_be_given(value):
+    """What is connected to, and verified, is the URI's all the same."""
+    request, _ = build(headers={"Host": value})
+    assert request.headers.get_all("Host") == [value]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Content-Length",
+        "Proxy-Authorization",
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Protocol",
+        "Transfer-Encoding",
+    ],
+)
+@pytest.mark.parametrize("case", [str, str.lower])
+def test_header_that_contradicts_the_handshake_cannot_be_given(name, case):
+    """In any case; what it would say is not repeated."""
+    with pytest.raises(InvalidHeader, match="cannot be given") as caught:
+        build(headers={case(name): "s3cret"})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, b"1", ["1"], True])
+def test_header_of_another_type_is_refused(value):
+    """A number is written as text by who knows how."""
+    with pytest.raises(TypeError, match="a str, GENERATED or None"):
+        build(headers={"X": value})
+
+
+@pytest.mark.parametrize("headers", ["X: y", b"X: y"])
+def test_one_text_is_no_header(headers):
+    """It would be as many of them as it has characters."""
+    with pytest.raises(TypeError, match="not one text"):
+        build(headers=headers)
+
+
+@pytest.mark.parametrize("name", GENERATED_NAMES)
+def test_generated_header_is_not_given_twice(name):
+    """Not even to leave it out the second time."""
+    with pytest.raises(InvalidHeader, match="twice"):
+        build(headers=[(name, None), (name.upper(), None)])
+
+
+def test_what_is_not_generated_cannot_be_asked_for():
+    """A typing error would leave it out in silence."""
+    with pytest.raises(InvalidHeader, match="X-Key is not a header that is generated"):
+        build(headers={"X-Key": GENERATED})
+
+
+def test_elsewhere_no_header_is_said_that_was_given_for_one_server():
+    """The order, the case and what is left out stay; a token goes under any name."""
+    given = check_headers(
+        [
+            ("host", GENERATED),
+            ("Upgrade", "WebSocket"),
+            ("Authorization", "s3cret"),
+            ("Cookie", "s3cret"),
+            ("X-Api-Key", "s3cret"),
+            ("User-Agent", "u"),
+            ("Origin", "https://a"),
+            ("Sec-WebSocket-Extensions", None),
+        ]
+    )
+    assert headers_elsewhere(given) == (
+        ("host", GENERATED),
+        ("Upgrade", "WebSocket"),
+        ("User-Agent", "u"),
+        ("Origin", "https://a"),
+        ("Sec-WebSocket-Extensions", None),
+    )
+    assert headers_elsewhere(check_headers({"Host": "inner.example"})) == ()
 
 
 @pytest.mark.parametrize(

@@ -1067,3 +1067,10 @@ def test_planted_password_appears_nowhere(scheme, user, password, form, encode):
         shown += f"{made} {made!r}"
     if "@" in url:  # without one, nobody can tell a NO_PROXY entry from a secret
         assert "s3cret" not in shown
+
+
+def test_a_unix_socket_is_reached_directly():
+    """Whatever is set, and however wrong that is: a proxy could not reach it."""
+    uri = parse_uri("ws+unix://%2Frun%2Fapp.sock/")
+    for made in (ProxySettings("http://p:1"), from_environment({"ws_proxy": "planted://"})):
+        assert made.choose(uri).direct

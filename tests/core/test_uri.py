@@ -423,3 +423,49 @@ def test_longest_name(length):
     else:
         with pytest.raises(ValueError, match="malformed"):
             to_ascii_host(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "secure", "path", "target"),
+    [
+        ("ws+unix://%2Frun%2Fapp.sock", False, "/run/app.sock", "/"),
+        ("WS+UNIX://%2Frun%2Fapp.sock/chat?room=1", False, "/run/app.sock", "/chat?room=1"),
+        ("wss+unix://%2Frun%2Fa%20b%3A%C3%A9/x", True, "/run/a b:é", "/x"),
+        (f"ws+unix://%2F{'a' * 106}/", False, "/" + "a" * 106, "/"),
+    ],
+)
+def test_server_on_a_unix_socket(text, secure, path, target):
+    """Its path stands, percent-encoded, where the host would; the server is localhost."""
+    uri = parse_uri(text)
+    port = 443 if secure else 80
+    assert uri == WebSocketURI(secure, "localhost", port, target, unix_path=path)
+    assert parse_uri(str(uri)).unix_path == path
+    assert "room=1" not in str(uri) + repr(uri)
+
+
+def test_server_on_a_unix_socket_may_have_credentials():
+    """As any server."""
+    uri = parse_uri("ws+unix://u:s3cret@%2Frun%2Fapp.sock/")
+    assert (uri.user, uri.password, uri.unix_path) == ("u", "s3cret", "/run/app.sock")
+    assert "s3cret" not in str(uri) + repr(uri)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ws+unix:///run/app.sock:/path",
+        "ws+unix:///run/app.sock",
+        "ws+unix://run%2Fapp.sock/",
+        "ws+unix://%2Frun%2Fapp.sock:80/",
+        "ws+unix://%2Frun%2F%00/",
+        "ws+unix://%2Frun%2F%ff/",
+        f"ws+unix://%2F{'a' * 107}/",
+        "ws+tcp://%2Frun%2Fapp.sock/",
+        "http+unix://%2Frun%2Fapp.sock/",
+        "ws+://%2Frun%2Fapp.sock/",
+    ],
+)
+def test_unix_socket_that_cannot_be_connected_to_is_refused(text):
+    """Also in the spelling in which nobody can tell the socket's path from the request's."""
+    with pytest.raises(InvalidURI):
+        parse_uri(text)

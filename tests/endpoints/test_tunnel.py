@@ -97,6 +97,8 @@ def test_settings_are_the_same_ones_where_they_are_given() -> None:
         ({"target": "ftp://example.org/"}, InvalidURI),
         ({"target": WebSocketURI(True, "a b", 1, "/")}, InvalidURI),
         ({"target": WebSocketURI(True, "h", 0, "/")}, InvalidURI),
+        ({"target": WebSocketURI(True, "h", 1, "/", unix_path="/run/a.sock")}, InvalidURI),
+        ({"target": "ws+unix://%2Frun%2Fa.sock"}, InvalidURI),
         ({"target": b"example.org:443"}, TypeError),
         ({"proxies": "planted"}, InvalidProxy),
         ({"proxies": {"https": "http://p:1"}}, InvalidProxy),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import hashlib
 import ipaddress
 from typing import Any
 
@@ -10,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet import ssl
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
@@ -64,6 +66,9 @@ class ServerTLS:
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self.names: list[str | None] = []
+        self.offered: list[list[str]] = []
+        self.clients: list[str] = []
+        self._key, self._certificate = key, certificate
         self._pems = (
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -85,6 +90,59 @@ class ServerTLS:
         """Return the key and the certificate, for another program to serve with."""
         return b"".join(self._pems)
 
+    def certificate_pem(self) -> bytes:
+        """Return the certificate alone."""
+        return self._pems[1]
+
+    def key_pem(self, password: str | None = None) -> bytes:
+        """Return the key alone, encrypted where there is a password."""
+        encryption: Any = serialization.NoEncryption()
+        if password is not None:
+            encryption = serialization.BestAvailableEncryption(password.encode())
+        encoding, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        return self._key.private_bytes(encoding, kind, encryption)
+
+    def fingerprint(self) -> str:
+        """Return SHA-256 of the certificate, as `openssl x509 -fingerprint` writes it."""
+        return self._certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+    def key_fingerprint(self) -> str:
+        """Return SHA-256 of the public key, as curl wants it."""
+        spki = self._key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return "sha256//" + base64.b64encode(hashlib.sha256(spki).digest()).decode()
+
+    def demand(self, authority: Authority) -> None:
+        """Ask every client for a certificate of the authority's; `clients` are their names."""
+        store: Any = self._context.get_cert_store()
+        store.add_cert(crypto.X509.from_cryptography(authority.certificate))
+
+        def verified(_: Any, certificate: Any, error: int, depth: int, valid: int) -> bool:
+            if valid and depth == 0:
+                names = certificate.to_cryptography().subject
+                found = names.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+                if found not in self.clients:
+                    self.clients.append(str(found))
+            return bool(valid)
+
+        self._context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verified)
+
+    def choose(self, *protocols: str) -> None:
+        """Choose the first of these that a client offers by ALPN; `offered` is all of theirs."""
+
+        def select(_: SSL.Connection, offered: list[bytes]) -> Any:
+            names = [name.decode() for name in offered]
+            self.offered.append(names)
+            chosen = next((name for name in protocols if name in names), None)
+            return SSL.NO_OVERLAPPING_PROTOCOLS if chosen is None else chosen.encode()
+
+        self._context.set_alpn_select_callback(select)
+
+    def at_most(self, version: int) -> None:
+        """Speak no newer version of TLS."""
+        self._context.set_max_proto_version(version)
+
     def _note(self, connection: SSL.Connection) -> None:
         name = connection.get_servername()
         self.names.append(None if name is None else name.decode())
@@ -100,8 +158,8 @@ class Authority:
         self._name = name
         self._key = ec.generate_private_key(ec.SECP256R1())
         public = self._key.public_key()
-        self._certificate = _certificate(name, name, public, self._key, (), False, True)
-        self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
+        self.certificate = _certificate(name, name, public, self._key, (), False, True)
+        self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
         self.root = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(self.pem)])
 
     def issue(self, *names: str, expired: bool = False) -> ServerTLS:

@@ -47,9 +47,10 @@ function sent(socket, data, options) {
 }
 
 const commands = {
-  async listen({ subprotocols, token, max_size = 2 * MIB }) {
+  async listen({ subprotocols, token, max_size = 2 * MIB, deflate = false }) {
     server?.close();
-    const options = { host: "127.0.0.1", port: 0, maxPayload: max_size };
+    const perMessageDeflate = deflate && { threshold: 0 };
+    const options = { host: "127.0.0.1", port: 0, maxPayload: max_size, perMessageDeflate };
     if (subprotocols) {
       options.handleProtocols = (offered) =>
         subprotocols.find((name) => offered.has(name)) ?? false;

@@ -1,6 +1,7 @@
 """A peer for the tests, on the `websockets` library: reads commands, writes answers, as JSON lines.
 
-listen {subprotocols, token, max_size}       -> {port}; a client without that Bearer token gets 401
+listen {subprotocols, token, max_size, deflate} -> {port}; a client without that Bearer token
+                                                gets 401; deflate is a truth value
 accepted                                     -> {path, subprotocol, headers} of the next client
 open {url, subprotocols, headers, max_size}  -> {subprotocol, headers}, or {refused: status}
 send {text | hex | size | parts, as_text}    -> {}; parts are sent as the fragments of one message
@@ -34,7 +35,11 @@ class Peer:
         self.clients: asyncio.Queue[Any] = asyncio.Queue()
 
     async def listen(
-        self, subprotocols: Any = None, token: str | None = None, max_size: int = 2 * MIB
+        self,
+        subprotocols: Any = None,
+        token: str | None = None,
+        max_size: int = 2 * MIB,
+        deflate: bool = True,
     ) -> Any:
         if self.server is not None:
             self.server.close()
@@ -56,6 +61,7 @@ class Peer:
             subprotocols=subprotocols,
             process_request=judge,
             max_size=max_size,
+            compression="deflate" if deflate else None,
             ping_interval=None,
         )
         return {"port": self.server.sockets[0].getsockname()[1]}

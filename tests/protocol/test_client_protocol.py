@@ -141,7 +141,7 @@ BAD = [
     {"headers": {"X": "a\nb"}},
     {"headers": {"X\r\nY": "a"}},
     {"headers": {"X": "a\x00b"}},
-    {"headers": {"Host": "other.example"}},
+    {"headers": {"Content-Length": "1"}},
     {"origin": "a\r\nb"},
     {"useragent": "a\r\nb"},
     {"protocols": ["a\r\nb"]},

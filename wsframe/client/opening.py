@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.cookiejar import CookieJar
 from types import TracebackType
 from typing import Any, TypedDict
 
@@ -10,14 +11,13 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReacto
 from wsframe.awaiting import Awaitable, relay
 from wsframe.clock import global_reactor
 from wsframe.connection import Connection
-from wsframe.core.http import Headers, HeadersLike
-from wsframe.core.opening import check_subprotocols
+from wsframe.core.opening import RequestHeaders, check_subprotocols
 from wsframe.core.proxy import Proxies, ProxySettings
 from wsframe.core.timing import Observe
-from wsframe.core.uri import WebSocketURI, basic_credentials, parse_uri
-from wsframe.endpoints import ProxyTLS, WebSocketEndpoint
+from wsframe.core.uri import WebSocketURI, parse_uri
+from wsframe.endpoints import ProxyTLS, TLSOptions, WebSocketEndpoint
 from wsframe.endpoints.tunnel import settings_of
-from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions, Deflate
 
 __all__ = ["ConnectArguments", "Opening", "connect", "endpoint_for"]
 
@@ -26,12 +26,15 @@ class ConnectArguments(TypedDict, total=False):
     """The arguments of `connect`, where they are handed on; each may be left out."""
 
     uri: str | WebSocketURI
-    headers: HeadersLike | None
+    headers: RequestHeaders | None
     origin: str | None
     subprotocols: tuple[str, ...] | list[str]
+    cookies: CookieJar | None
+    compression: Deflate | None
     proxies: Proxies | ProxySettings
-    tls: IOpenSSLClientConnectionCreator | None
+    tls: IOpenSSLClientConnectionCreator | TLSOptions | None
     proxy_tls: ProxyTLS | None
+    bind_address: tuple[str, int] | None
     options: ClientOptions
 
 
@@ -59,7 +62,7 @@ class Opening(Awaitable[Connection]):
 def endpoint_for(
     uri: str | WebSocketURI,
     *,
-    headers: HeadersLike | None = None,
+    headers: RequestHeaders | None = None,
     subprotocols: tuple[str, ...] | list[str] = (),
     proxies: Proxies | ProxySettings = None,
     options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
@@ -71,14 +74,10 @@ def endpoint_for(
     parsed = uri if isinstance(uri, WebSocketURI) else parse_uri(uri)
     if not isinstance(options, ClientOptions):
         raise TypeError(f"options is a ClientOptions, not {type(options).__name__}")
-    given = Headers(headers or ())
-    if parsed.user is not None and "Authorization" not in given:
-        credentials = basic_credentials(parsed.user, parsed.password or "")
-        given = Headers((*given.pairs, ("Authorization", credentials)))
     return WebSocketEndpoint(
         reactor,
         parsed,
-        headers=given.pairs,
+        headers=headers or (),
         subprotocols=check_subprotocols(subprotocols),
         proxies=settings_of(proxies),
         options=options,
@@ -90,25 +89,35 @@ def endpoint_for(
 def connect(
     uri: str | WebSocketURI,
     *,
-    headers: HeadersLike | None = None,
+    headers: RequestHeaders | None = None,
     origin: str | None = None,
     subprotocols: tuple[str, ...] | list[str] = (),
+    cookies: CookieJar | None = None,
+    compression: Deflate | None = None,
     proxies: Proxies | ProxySettings = None,
-    tls: IOpenSSLClientConnectionCreator | None = None,
+    tls: IOpenSSLClientConnectionCreator | TLSOptions | None = None,
     proxy_tls: ProxyTLS | None = None,
+    bind_address: tuple[str, int] | None = None,
     options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     reactor: IReactorTime | None = None,
 ) -> Opening:
     """Open a WebSocket.
 
-    `uri` is ws:// or wss://; user information in it is sent with Basic. `headers` are added to
-    the opening handshake, in order. `origin` is the Origin header, None sends none.
-    `subprotocols` are offered, the preferred first. `proxies` is the URL of an HTTP or SOCKS
-    proxy, or a mapping with the keys "ws", "wss" and "all", see `ProxySettings`; None connects
-    directly. The environment is looked at when it is `FROM_ENVIRONMENT`, and only then. `tls` is
-    what `twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...)` returns; None verifies the
-    server against the system's authorities. `proxy_tls` says the same for https proxies: a function
-    that is called with the `Proxy`. `reactor` None is the installed one.
+    `uri` is ws:// or wss://, or ws+unix://%2Frun%2Fapp.sock/path for a Unix socket; user
+    information in it is sent with Basic. `headers` are those of the opening handshake, in their
+    order and case: additions, and what is said instead of the generated ones, or not at all
+    (None). `origin` is the Origin header, None sends none. `subprotocols` are offered, the
+    preferred first. `cookies` is a jar for the Cookie and Set-Cookie headers. `compression` offers
+    permessage-deflate, None does not.
+
+    `proxies` is the URL of an HTTP or SOCKS proxy, or a mapping with the keys "ws", "wss" and
+    "all", see `ProxySettings`; None connects directly. The environment is looked at when it is
+    `FROM_ENVIRONMENT`, and only then. `tls` is a `TLSOptions`, or what
+    `twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...)` returns; None verifies the
+    server against the system's authorities. `proxy_tls` says the same for https proxies: a
+    `TLSOptions`, or a function that is called with the `Proxy`. `bind_address` is the local
+    address and port of TCP, None leaves them to the system. `reactor` None is the installed one.
+    docs/connecting.md has each of them in full.
 
     The Deferred returned fires with a `Connection` when the WebSocket is open, within
     `options.open_timeout` seconds; it fails with an `OpenError` that says in which phase. It can
@@ -121,9 +130,12 @@ def connect(
         headers=headers,
         origin=origin,
         subprotocols=subprotocols,
+        cookies=cookies,
+        compression=compression,
         proxies=proxies,
         tls=tls,
         proxy_tls=proxy_tls,
+        bind_address=bind_address,
         options=options,
         reactor=reactor or global_reactor(),
     )

@@ -26,11 +26,15 @@ def check_seconds(owner: object, *names: str, optional: tuple[str, ...] = ()) ->
 
 
 def check_counts(
-    owner: object, *names: str, optional: tuple[str, ...] = (), most: int | None = None
+    owner: object,
+    *names: str,
+    optional: tuple[str, ...] = (),
+    least: int = 1,
+    most: int | None = None,
 ) -> None:
     """Raise TypeError or ValueError for an attribute that is no count; an `optional` may be None.
 
-    A count is at least 1 and, where that is given, at most `most`. The text begins with the
+    A count is at least `least` and, where that is given, at most `most`. The text begins with the
     attribute's name.
     """
     for name in (*names, *optional):
@@ -39,7 +43,7 @@ def check_counts(
             continue
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} is a whole number, not {value!r}")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
         if most is not None and value > most:
             raise ValueError(f"{name} must be at most {most}, not {value}")

@@ -8,19 +8,26 @@ Host against cross-site use and DNS rebinding.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from wsframe.core.http import Headers, HeadersLike, Request, check_target, check_token
+from wsframe.core.http import Headers, Request, check_header, check_target, check_token
 from wsframe.core.uri import format_host_port
 from wsframe.errors import InvalidHeader
 
 __all__ = [
+    "GENERATED",
+    "Generated",
+    "GivenHeaders",
     "Refusal",
+    "RequestHeaders",
     "build_request",
+    "check_headers",
     "check_subprotocols",
+    "headers_elsewhere",
     "judge_request",
     "parse_host",
     "parse_origin",
@@ -34,21 +41,95 @@ _ORIGIN_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 _ADDRESS: Final = re.compile(r"([0-9a-f:.]+)(%[a-z0-9._~%-]+)?")
 _HOST_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?")
 
-RESERVED: Final = frozenset(
-    {
-        "connection",
-        "host",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "transfer-encoding",
-        "content-length",
-        "upgrade",
-    }
+
+class Generated(Enum):
+    """The type of `GENERATED`."""
+
+    GENERATED = "GENERATED"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+GENERATED: Final = Generated.GENERATED
+"""Given as the value of a header: the one that wsframe generates, in this place and this case."""
+
+RequestHeaders = Mapping[str, str | Generated | None] | Iterable[tuple[str, str | Generated | None]]
+"""The headers of an opening handshake: a mapping, or pairs. None suppresses the header."""
+
+GENERATED_NAMES: Final = (
+    "Host",
+    "Upgrade",
+    "Connection",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Version",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Extensions",
+    "Origin",
+    "User-Agent",
+    "Authorization",
+    "Cookie",
 )
-"""Headers that the handshake itself says; given a second time they would contradict it."""
+"""The headers that wsframe generates, in the order in which it sends them."""
+
+_GENERATED: Final = frozenset(name.lower() for name in GENERATED_NAMES)
+_NOT_TO_BE_SAID: Final = {
+    "content-length": "an opening handshake has no body",
+    "proxy-authorization": "it is for the proxy: put it into the proxy's URL",  # CVE-2023-32681
+    "sec-websocket-accept": "it is the server's to say",
+    "sec-websocket-extensions": "give compression=",
+    "sec-websocket-protocol": "give subprotocols=",
+    "transfer-encoding": "an opening handshake has no body",
+}
+_NOT_FOR_OTHERS: Final = frozenset({"host", "authorization", "cookie"})
+
+
+def check_headers(headers: RequestHeaders) -> GivenHeaders:
+    """Return the headers given as pairs, when all of them can be sent; see `build_request`.
+
+    Raises `InvalidHeader`, which repeats no value, and TypeError.
+    """
+    given: object = headers
+    if isinstance(given, str | bytes):
+        raise TypeError("headers is a mapping or pairs of name and value, not one text")
+    items = headers.items() if isinstance(headers, Mapping) else headers
+    pairs: list[tuple[str, str | Generated | None]] = []
+    seen: set[str] = set()
+    for name, value in items:
+        lower = check_header(name, "")[0].lower()
+        if lower in _GENERATED and lower in seen:
+            raise InvalidHeader(f"{name} is given twice")
+        seen.add(lower)
+        if isinstance(value, str):
+            if lower in _NOT_TO_BE_SAID:
+                raise InvalidHeader(f"{name} cannot be given: {_NOT_TO_BE_SAID[lower]}")
+            pairs.append(check_header(name, value))
+        elif value is None or value is GENERATED:
+            if value is GENERATED and lower not in _GENERATED:
+                raise InvalidHeader(f"{name} is not a header that is generated")
+            pairs.append((name, value))
+        else:
+            kind = type(value).__name__
+            raise TypeError(f"the value of header {name!r} is a str, GENERATED or None, not {kind}")
+    return tuple(pairs)
+
+
+def headers_elsewhere(headers: GivenHeaders) -> GivenHeaders:
+    """Return what of the headers given may be said to another origin than they were given for.
+
+    That is how the generated ones are sent, but for a Host, an Authorization and a Cookie, which
+    are another server's. Any other header may be a token under whatever name.
+    """
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name.lower() in _GENERATED
+        and not (isinstance(value, str) and name.lower() in _NOT_FOR_OTHERS)
+    )
+
+
+GivenHeaders = tuple[tuple[str, str | Generated | None], ...]
+"""Headers as from `check_headers`."""
 
 
 @dataclass(frozen=True)
@@ -179,47 +260,60 @@ def build_request(
     secure: bool,
     target: str,
     key: str,
-    headers: HeadersLike = (),
+    headers: RequestHeaders = (),
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
     extensions: Sequence[str] = (),
     user_agent: str | None = None,
+    authorization: str | None = None,
+    cookie: str | None = None,
     version: int = 13,
 ) -> tuple[Request, bytes]:
     """Return the opening handshake's request and its bytes (RFC 6455 §4.1).
 
-    `headers` follow in the order and case given; a User-Agent among them takes the place of
-    `user_agent`. The Host header has a port only when it is not the scheme's own (RFC 9110 §7.2);
-    an IPv6 address has its brackets and no zone (RFC 6874 §4).
+    What is generated goes first, in the order of `GENERATED_NAMES`; `headers` follow in the order
+    and case given. One of them that has a generated one's name stands for it: it is sent in its
+    own place and case, with the value given, with the generated value where that is `GENERATED`,
+    or, where it is None, not at all. A Host that `headers` begin with stays the first of all.
 
-    Raises `InvalidHeader`, also for a second Origin, for a header that the handshake says itself,
-    and for Proxy-Authorization, which is nobody's business behind the proxy (CVE-2023-32681).
+    The Host header has a port only when it is not the scheme's own (RFC 9110 §7.2); an IPv6
+    address has its brackets and no zone (RFC 6874 §4).
+
+    Raises `InvalidHeader`, also for a generated header that is given twice, for one that a client
+    does not say or says otherwise (`subprotocols`), and for Proxy-Authorization, which is
+    nobody's business behind the proxy.
     """
-    extra = Headers(headers)
-    for name in extra:
-        if name in RESERVED:
-            raise InvalidHeader(f"header {name!r} is said by the handshake itself")
-    if "Proxy-Authorization" in extra:
-        raise InvalidHeader("Proxy-Authorization is for the proxy: put it into the proxy's URL")
-    if len(extra.get_all("Origin")) + (origin is not None) > 1:
+    given = check_headers(headers)
+    named = {name.lower(): value for name, value in given}
+    if origin is not None and isinstance(named.get("origin"), str):
         raise InvalidHeader("Origin is given twice")
     default_port = port == _DEFAULT_PORTS["wss" if secure else "ws"]
-    pairs = [
-        ("Host", format_host_port(host.partition("%")[0], None if default_port else port)),
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Key", key),
-        ("Sec-WebSocket-Version", str(version)),
+    generated = (
+        format_host_port(host.partition("%")[0], None if default_port else port),
+        "websocket",
+        "Upgrade",
+        key,
+        str(version),
+        ", ".join(check_subprotocols(subprotocols)) or None,
+        ", ".join(extensions) or None,
+        origin,
+        user_agent,
+        authorization,
+        cookie,
+    )
+    value_of = dict(zip((name.lower() for name in GENERATED_NAMES), generated, strict=True))
+    placed: list[tuple[str, str]] = []
+    for name, value in given:
+        text = value_of[name.lower()] if value is GENERATED else value
+        if isinstance(text, str):
+            placed.append((name, text))
+    unplaced = [
+        (name, value)
+        for name, value in zip(GENERATED_NAMES, generated, strict=True)
+        if value is not None and name.lower() not in named
     ]
-    if subprotocols:
-        pairs.append(("Sec-WebSocket-Protocol", ", ".join(check_subprotocols(subprotocols))))
-    if extensions:
-        pairs.append(("Sec-WebSocket-Extensions", ", ".join(extensions)))
-    if origin is not None:
-        pairs.append(("Origin", origin))
-    if user_agent is not None and "User-Agent" not in extra:
-        pairs.append(("User-Agent", user_agent))
-    pairs += extra.pairs
+    begins = 1 if placed and placed[0][0].lower() == "host" else 0
+    pairs = [*placed[:begins], *unplaced, *placed[begins:]]
     request = Request("GET", check_target(target), Headers(pairs))
     lines = [f"GET {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in request.headers.pairs]

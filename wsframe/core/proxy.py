@@ -618,6 +618,8 @@ class ProxySettings:
         ways: tuple[Way, ...] = ((),)
         rule: Rule = "default"
         name: str | None = None
+        if uri.unix_path is not None:  # on this machine: no proxy leads there
+            return Route(uri.scheme, uri.host, uri.port)
         entry = self._no_proxy.matches(uri.host, uri.port)
         if entry is not None:
             rule, name = "no_proxy", self._no_proxy_name

@@ -39,6 +39,8 @@ _AS_WEBSOCKET: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _AFTER_AUTHORITY: Final = re.compile("[/?#]")
 _HINTS: Final = {"http": "use ws:// instead", "https": "use wss:// instead"}
 _TARGET_SAFE: Final = "!$%&'()*+,/:;=?@[]~-._"
+_SOCKET: Final = re.compile(r"[^/?#@:\[\]]+")
+_LONGEST_SOCKET: Final = 107  # bytes; sun_path on Linux, less the NUL (unix(7))
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,8 +49,9 @@ class WebSocketURI:
 
     `host` is in lower case, in ASCII (IDNA), an IPv6 address without its brackets; `port` is
     always a number; `target` is the path and query as they go into the request line. `user` and
-    `password` are decoded, None when not given. `str()` and `repr()` show neither the credentials
-    nor the query, which may be secret.
+    `password` are decoded, None when not given. `unix_path` is the Unix socket that the server
+    listens on, None for TCP; `host` is "localhost" then. `str()` and `repr()` show neither the
+    credentials nor the query, which may be secret.
     """
 
     secure: bool
@@ -57,6 +60,7 @@ class WebSocketURI:
     target: str
     user: str | None = None
     password: str | None = None
+    unix_path: str | None = None
 
     @property
     def scheme(self) -> str:
@@ -64,8 +68,11 @@ class WebSocketURI:
         return "wss" if self.secure else "ws"
 
     def __str__(self) -> str:
+        path = self.target.partition("?")[0]
+        if self.unix_path is not None:
+            return f"{self.scheme}+unix://{quote(self.unix_path, safe='')}{path}"
         port = None if self.port == _PORTS[self.scheme] else self.port
-        return f"{self.scheme}://{format_host_port(self.host, port)}{self.target.partition('?')[0]}"
+        return f"{self.scheme}://{format_host_port(self.host, port)}{path}"
 
     def __repr__(self) -> str:
         return f"<WebSocketURI {self}>"
@@ -151,8 +158,27 @@ def split_authority(text: str) -> tuple[str | None, str | None, str, int | None]
     return user, password, host, port
 
 
+def _socket_path(text: str) -> str:
+    """Return the path of a Unix socket, percent-encoded in the place of the host."""
+    if not _SOCKET.fullmatch(text):
+        raise ValueError(
+            "has no percent-encoded path of a Unix socket: ws+unix://%2Frun%2Fapp.sock/"
+        )
+    path = unquote(text)
+    if "\ufffd" in path or "\0" in path:
+        raise ValueError("has a Unix socket whose path is not UTF-8, or has a NUL")
+    if not path.startswith("/") or len(path.encode()) > _LONGEST_SOCKET:
+        raise ValueError(
+            f"has a Unix socket whose path is relative or above {_LONGEST_SOCKET} bytes"
+        )
+    return path
+
+
 def parse_uri(text: str) -> WebSocketURI:
-    """Parse a ws:// or wss:// URI.
+    """Parse a ws:// or wss:// URI, or ws+unix:// or wss+unix:// for a server on a Unix socket.
+
+    The latter have the path, percent-encoded, in the place of the host, as the URLs of proxies do:
+    ws+unix://%2Frun%2Fapp.sock/chat?room=1. What is said to that server is "localhost".
 
     Characters beyond ASCII in path and query are percent-encoded; blanks, control characters and
     backslashes are refused, as are a fragment (RFC 6455 §3) and a missing host. The error names
@@ -167,13 +193,17 @@ def parse_uri(text: str) -> WebSocketURI:
     if "#" in text:
         raise InvalidURI("the URI has a fragment (RFC 6455 §3)")
     scheme, colon, rest = text.partition("://")
-    scheme = scheme.lower()
-    if not colon or scheme not in _PORTS:
+    scheme, plus, transport = scheme.lower().partition("+")
+    if not colon or scheme not in _PORTS or (plus and transport != "unix"):
         hint = _HINTS.get(scheme, "it begins with ws:// or wss://")
         raise InvalidURI(f"the URI is not a WebSocket's: {hint}")
     before, question, query = rest.partition("?")
     authority, _, path = before.partition("/")
+    unix_path: str | None = None
     try:
+        if plus:
+            info, at, socket = authority.rpartition("@")
+            authority, unix_path = f"{info}{at}localhost", _socket_path(socket)
         user, password, host, port = split_authority(authority)
     except ValueError as error:
         raise InvalidURI(f"the URI {error}") from None
@@ -184,6 +214,7 @@ def parse_uri(text: str) -> WebSocketURI:
         target=quote(f"/{path}{question}{query}", safe=_TARGET_SAFE),
         user=user,
         password=password,
+        unix_path=unix_path,
     )
 
 

@@ -19,6 +19,7 @@ from wsframe.endpoints.host import HostEndpoint
 from wsframe.endpoints.proxy import HTTPConnectEndpoint, ProxyTLS, SOCKSEndpoint
 from wsframe.endpoints.route import explain_route
 from wsframe.endpoints.tls import TLSEndpoint
+from wsframe.endpoints.tls_options import TLSOptions
 from wsframe.endpoints.tunnel import tunnel_endpoint
 from wsframe.endpoints.websocket import ConnectionProtocol, WebSocketEndpoint
 
@@ -30,6 +31,7 @@ __all__ = [
     "ProxyTLS",
     "SOCKSEndpoint",
     "TLSEndpoint",
+    "TLSOptions",
     "WebSocketEndpoint",
     "explain_route",
     "tunnel_endpoint",

@@ -17,7 +17,6 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,6 +33,7 @@ from wsframe.endpoints.host import HostEndpoint, SocketEndpoint, look_up
 from wsframe.endpoints.link import Link, Watch, all_of, connect_link, with_deadline
 from wsframe.endpoints.negotiate import SpnegoContext, check_installed
 from wsframe.endpoints.tls import TLSEndpoint
+from wsframe.endpoints.tls_options import TLSOptions
 from wsframe.errors import (
     BadProxyAnswer,
     InvalidProxy,
@@ -174,13 +174,15 @@ def _reaching(endpoint: IStreamClientEndpoint, proxy: Proxy) -> IStreamClientEnd
     return cast(IStreamClientEndpoint, _ReachingEndpoint(endpoint, proxy))
 
 
-ProxyTLS = Callable[[Proxy], IOpenSSLClientConnectionCreator]
-"""What says how an https proxy is verified. A function of the proxy, as there may be several."""
+ProxyTLS = Callable[[Proxy], IOpenSSLClientConnectionCreator] | TLSOptions
+"""What says how an https proxy is verified: for all the same, or a function of the proxy."""
 
 
-def _verify_by_default(proxy: Proxy) -> IOpenSSLClientConnectionCreator:
-    """Verify the proxy's own name against the system's authorities."""
-    return optionsForClientTLS(proxy.host)
+def _creator_for(proxy: Proxy, given: ProxyTLS | None) -> IOpenSSLClientConnectionCreator:
+    """Return what TLS with the proxy is spoken by; None verifies it by the system's authorities."""
+    if given is None or isinstance(given, TLSOptions):
+        return (given or TLSOptions()).for_host(proxy.host)
+    return given(proxy)
 
 
 _SOCKS: Final = {"socks4": SOCKS4, "socks4a": SOCKS4, "socks5": SOCKS5, "socks5h": SOCKS5}
@@ -203,10 +205,12 @@ def endpoint_through(
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
     observe: Observe | None = None,
+    bind_address: tuple[str, int] | None = None,
 ) -> IStreamClientEndpoint:
     """Return what connects to a host through the proxy, and those it is reached by; or directly."""
     if proxy is None:
-        return cast(IStreamClientEndpoint, HostEndpoint(reactor, host, port, observe=observe))
+        direct = HostEndpoint(reactor, host, port, observe=observe, bind_address=bind_address)
+        return cast(IStreamClientEndpoint, direct)
     kind: Any = SOCKSEndpoint if proxy.scheme in _SOCKS else HTTPConnectEndpoint
     endpoint: IStreamClientEndpoint = kind(
         reactor,
@@ -215,6 +219,7 @@ def endpoint_through(
         port,
         timeout=None,
         proxy_tls=proxy_tls,
+        bind_address=bind_address,
         options=options,
         observe=observe,
     )
@@ -227,11 +232,14 @@ def _way_to(
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
     observe: Observe | None,
+    bind_address: tuple[str, int] | None,
 ) -> IStreamClientEndpoint:
     """Return what reaches the proxy: its Unix socket, or its address, through the one before it."""
     if proxy.path is not None:
         return cast(IStreamClientEndpoint, SocketEndpoint(reactor, proxy.path, observe=observe))
-    return endpoint_through(reactor, proxy.via, proxy.host, proxy.port, proxy_tls, options, observe)
+    return endpoint_through(
+        reactor, proxy.via, proxy.host, proxy.port, proxy_tls, options, observe, bind_address
+    )
 
 
 @implementer(IStreamClientEndpoint)
@@ -247,8 +255,9 @@ class HTTPConnectEndpoint:
     the proxies that it is reached by (`Proxy.via`).
 
     To an https proxy TLS is spoken, over whatever reaches it, and its own name verified, in the
-    phase "proxy-tls". `proxy_tls` is called with the `Proxy` and returns what is verified, such as
-    `optionsForClientTLS(proxy.host, trustRoot=...)`; None takes the system's authorities.
+    phase "proxy-tls". `proxy_tls` is a `TLSOptions`, or is called with the `Proxy` and returns what
+    is verified, such as `optionsForClientTLS(proxy.host, trustRoot=...)`; None takes the system's
+    authorities. `bind_address` is the local host and port of TCP, None leaves them to the system.
 
     `observe` is called with a `PhaseDone` for each phase that succeeds; those of an `endpoint`
     that is given are its own matter.
@@ -267,6 +276,7 @@ class HTTPConnectEndpoint:
         timeout: float | None = 30.0,
         endpoint: IStreamClientEndpoint | None = None,
         proxy_tls: ProxyTLS | None = None,
+        bind_address: tuple[str, int] | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
         observe: Observe | None = None,
     ) -> None:
@@ -278,11 +288,12 @@ class HTTPConnectEndpoint:
         self._timeout = timeout
         self._options = options
         self._watch = Watch(reactor, observe)
-        self._endpoint = endpoint or _way_to(reactor, self._proxy, proxy_tls, options, observe)
+        self._endpoint = endpoint or _way_to(
+            reactor, self._proxy, proxy_tls, options, observe, bind_address
+        )
         if self._proxy.scheme == "https":
-            creator = (proxy_tls or _verify_by_default)(self._proxy)
             self._endpoint = TLSEndpoint(
-                creator,
+                _creator_for(self._proxy, proxy_tls),
                 self._endpoint,
                 clock=reactor,
                 phase="proxy-tls",
@@ -331,8 +342,8 @@ class SOCKSEndpoint:
 
     `timeout` is seconds for everything, None leaves it to the caller. `endpoint` is what reaches
     the proxy; None is TCP to its address, or its Unix socket, through the proxies that it is
-    reached by (`Proxy.via`). `proxy_tls` and `options` are for those, as in `HTTPConnectEndpoint`.
-    `observe` is as there; the look-up of the target is a phase "dns", too.
+    reached by (`Proxy.via`). `proxy_tls`, `bind_address` and `options` are for those, as in
+    `HTTPConnectEndpoint`. `observe` is as there; the look-up of the target is a phase "dns", too.
 
     Raises `InvalidProxy` when made; `connect` fails with an `OpenError`.
     """
@@ -347,6 +358,7 @@ class SOCKSEndpoint:
         timeout: float | None = 30.0,
         endpoint: IStreamClientEndpoint | None = None,
         proxy_tls: ProxyTLS | None = None,
+        bind_address: tuple[str, int] | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
         observe: Observe | None = None,
     ) -> None:
@@ -356,7 +368,9 @@ class SOCKSEndpoint:
         self._timeout = timeout
         self._observe = observe
         self._watch = Watch(reactor, observe)
-        reaches = endpoint or _way_to(reactor, self._proxy, proxy_tls, options, observe)
+        reaches = endpoint or _way_to(
+            reactor, self._proxy, proxy_tls, options, observe, bind_address
+        )
         self._endpoint = _reaching(reaches, self._proxy)
         try:
             self._host = to_ascii_host(host)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from OpenSSL import SSL
 from service_identity import VerificationError
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
@@ -22,7 +22,9 @@ from zope.interface import implementer
 
 from wsframe.core.timing import Observe
 from wsframe.endpoints.link import Link, Watch, connect_link
+from wsframe.endpoints.tls_options import HostTLS, WrongFingerprintError
 from wsframe.errors import (
+    InvalidTLSOptions,
     Phase,
     TLSFailed,
 )
@@ -60,7 +62,7 @@ def _is_the_certificates(error: BaseException | None) -> bool:
     """
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return any(entry[-1] == "certificate verify failed" for entry in error.args[0])
-    return isinstance(error, VerificationError)
+    return isinstance(error, VerificationError | WrongFingerprintError)
 
 
 def _agreed_text(connection: SSL.Connection) -> str:
@@ -103,7 +105,8 @@ class TLSEndpoint:
     """Speaks TLS over what another endpoint connects; fires when the handshake is complete.
 
     Twisted's `wrapClientTLS` fires before it, and a wrong certificate comes as a lost connection.
-    `creator` says what is verified; see `twisted.internet.ssl.optionsForClientTLS`. `phase` is what
+    `creator` says what is verified: `TLSOptions.for_host(host)`, or what Twisted's own
+    `twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...)` returns. `phase` is what
     its errors say: "tls", or "proxy-tls" where a proxy is spoken to. `observe` is called when the
     phase is done, and told that it was about `to`, such as host:port; see `PhaseDone`.
 
@@ -125,8 +128,9 @@ class TLSEndpoint:
         if not creates or isinstance(creator, CertificateOptions):
             # CertificateOptions would connect, and compare no host name.
             raise TypeError(
-                "TLS is given by twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...), "
-                f"not by {type(creator).__name__}"
+                "TLS is given by TLSOptions(...).for_host(host), or by "
+                "twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...), not by "
+                f" {type(creator).__name__}"
             )
         self._creator = creator
         self._endpoint = endpoint
@@ -137,8 +141,14 @@ class TLSEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fires with the protocol that the factory built."""
+        creator = self._creator
+        if isinstance(creator, HostTLS):
+            try:
+                creator = creator.current()
+            except InvalidTLSOptions as error:
+                return fail(TLSFailed(f"TLS cannot begin: {error}", phase=self._phase))
         return connect_link(
             self._endpoint,
             _TLSLink(factory, self._watch, self._to, self._phase),
-            lambda inner: TLSMemoryBIOFactory(self._creator, True, inner, clock=self._clock),
+            lambda inner: TLSMemoryBIOFactory(creator, True, inner, clock=self._clock),
         )

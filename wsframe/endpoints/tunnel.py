@@ -13,7 +13,6 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
 from wsframe.clock import monotonic_clock
@@ -28,10 +27,13 @@ from wsframe.core.proxy import (
 )
 from wsframe.core.timing import Observe
 from wsframe.core.uri import WebSocketURI, format_host_port, parse_target, target_uri
+from wsframe.endpoints.host import SocketEndpoint
 from wsframe.endpoints.link import all_of, with_deadline
 from wsframe.endpoints.proxy import ProxyTLS, endpoint_through
 from wsframe.endpoints.tls import TLSEndpoint
+from wsframe.endpoints.tls_options import TLSOptions
 from wsframe.errors import (
+    InvalidURI,
     NameLookupFailed,
     OpenError,
     OpenTimeout,
@@ -90,6 +92,8 @@ def tunnel_endpoint(
     Raises `InvalidURI`, `InvalidProxy`, or `InvalidHeader` for a target that cannot be asked of
     the proxy, before anything is sent.
     """
+    if isinstance(target, WebSocketURI) and target.unix_path is not None:
+        raise InvalidURI("no tunnel leads to a Unix socket; connect to it directly")
     uri = (
         target_uri(target.host, target.port, secure=target.secure)
         if isinstance(target, WebSocketURI)
@@ -141,11 +145,19 @@ def endpoint_by(
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
     observe: Observe | None = None,
+    bind_address: tuple[str, int] | None = None,
 ) -> IStreamClientEndpoint:
     """Return what connects to the route's target by the ways of the route."""
     ways = {
         way: endpoint_through(
-            reactor, way[-1] if way else None, route.host, route.port, proxy_tls, options, observe
+            reactor,
+            way[-1] if way else None,
+            route.host,
+            route.port,
+            proxy_tls,
+            options,
+            observe,
+            bind_address,
         )
         for way in route.ways
     }
@@ -161,20 +173,35 @@ def endpoint_to(
     route: Route,
     failover: Failover,
     *,
-    tls: IOpenSSLClientConnectionCreator | None,
+    tls: IOpenSSLClientConnectionCreator | TLSOptions | None,
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
     observe: Observe | None = None,
+    bind_address: tuple[str, int] | None = None,
 ) -> IStreamClientEndpoint:
-    """Return what connects to the server of a URI: by the route, and for wss within TLS."""
-    endpoint = endpoint_by(
-        reactor, route, failover, proxy_tls=proxy_tls, options=options, observe=observe
-    )
+    """Return what connects to the server of a URI: by the route, and for wss within TLS.
+
+    A Unix socket is connected to directly. `tls` None verifies the server by its own name.
+    """
+    endpoint: IStreamClientEndpoint
+    if uri.unix_path is not None:
+        endpoint = SocketEndpoint(reactor, uri.unix_path, observe=observe)
+    else:
+        endpoint = endpoint_by(
+            reactor,
+            route,
+            failover,
+            proxy_tls=proxy_tls,
+            options=options,
+            observe=observe,
+            bind_address=bind_address,
+        )
     if not uri.secure:
         return endpoint
-    creator = tls if tls is not None else optionsForClientTLS(uri.host)
+    if tls is None or isinstance(tls, TLSOptions):
+        tls = (tls or TLSOptions()).for_host(uri.host)
     to = format_host_port(uri.host, uri.port)
-    return TLSEndpoint(creator, endpoint, clock=reactor, observe=observe, to=to)
+    return TLSEndpoint(tls, endpoint, clock=reactor, observe=observe, to=to)
 
 
 @implementer(IStreamClientEndpoint)

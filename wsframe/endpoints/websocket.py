@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from http.cookiejar import CookieJar
 from typing import Any, cast
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import UserError
 from twisted.internet.interfaces import (
@@ -20,20 +23,31 @@ from zope.interface import implementer
 
 from wsframe.awaiting import Awaitable, relay
 from wsframe.connection import Connection
-from wsframe.core.http import HeadersLike
-from wsframe.core.opening import build_request
-from wsframe.core.proxy import ProxySettings
+from wsframe.core.http import Headers
+from wsframe.core.opening import (
+    GivenHeaders,
+    RequestHeaders,
+    build_request,
+    check_headers,
+    check_subprotocols,
+    headers_elsewhere,
+)
+from wsframe.core.proxy import ProxySettings, Route
+from wsframe.core.redirect import REDIRECTS, follow, same_origin
 from wsframe.core.timing import Observe
-from wsframe.core.uri import WebSocketURI, format_host_port
+from wsframe.core.uri import WebSocketURI, basic_credentials, format_host_port
+from wsframe.endpoints.cookies import cookie_header, store_cookies
 from wsframe.endpoints.link import Watch, with_deadline
 from wsframe.endpoints.proxy import ProxyTLS
+from wsframe.endpoints.tls_options import TLSOptions
 from wsframe.endpoints.tunnel import endpoint_to
 from wsframe.errors import (
     ConnectionClosed,
+    HandshakeRefused,
     OpenCancelled,
     OpenError,
 )
-from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions, Deflate, check_compression
 from wsframe.protocol import ConnectionClientFactory, Listener, Wire
 
 __all__ = ["ConnectionProtocol", "WebSocketEndpoint"]
@@ -71,6 +85,32 @@ class ConnectionTransport:
         return self.connection.peer
 
 
+@dataclass(frozen=True, repr=False)
+class _Target:
+    """A server, and what it may be told: that which was given for it, and not for another."""
+
+    uri: WebSocketURI
+    headers: GivenHeaders
+    tls: IOpenSSLClientConnectionCreator | TLSOptions | None
+
+    @property
+    def authorization(self) -> str | None:
+        """The Authorization header that the URI's credentials make."""
+        uri = self.uri
+        return None if uri.user is None else basic_credentials(uri.user, uri.password or "")
+
+    def redirected(self, uri: WebSocketURI) -> _Target:
+        """Return the target that this one redirects to; raise ValueError where it cannot be."""
+        if same_origin(uri, self.uri):
+            return replace(self, uri=uri)
+        tls = self.tls
+        if isinstance(tls, TLSOptions):
+            tls = tls.elsewhere()
+        elif tls is not None:
+            raise ValueError("it leads to another origin than tls= is for; TLSOptions are for all")
+        return _Target(uri, headers_elsewhere(self.headers), tls)
+
+
 @implementer(IStreamClientEndpoint)
 class WebSocketEndpoint:
     """The last link, and the whole chain: connects to a WebSocket server and opens the WebSocket.
@@ -86,20 +126,32 @@ class WebSocketEndpoint:
         reactor: Any,
         uri: WebSocketURI,
         *,
-        headers: HeadersLike = (),
+        headers: RequestHeaders = (),
         origin: str | None = None,
         subprotocols: tuple[str, ...] = (),
+        cookies: CookieJar | None = None,
+        compression: Deflate | None = None,
         proxies: ProxySettings | None = None,
-        tls: IOpenSSLClientConnectionCreator | None = None,
+        tls: IOpenSSLClientConnectionCreator | TLSOptions | None = None,
         proxy_tls: ProxyTLS | None = None,
+        bind_address: tuple[str, int] | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
         observe: Observe | None = None,
     ) -> None:
+        if cookies is not None and not isinstance(cookies, CookieJar):
+            raise TypeError(f"cookies is a CookieJar, not {type(cookies).__name__}")
+        if tls is not None and not uri.secure and not options.max_redirects:
+            raise ValueError("tls= is given, but a ws:// URI has no TLS; use wss://")
         self._reactor = reactor
+        self._observe = observe
         self._watch = Watch(reactor, observe)
-        self._uri = uri
-        self._to = format_host_port(uri.host, uri.port)
-        self._handshake = {"headers": headers, "origin": origin, "subprotocols": subprotocols}
+        self._first = _Target(uri, check_headers(headers), tls)
+        self._said = {"origin": origin, "subprotocols": check_subprotocols(subprotocols)}
+        self._cookies = cookies
+        self._compression = check_compression(compression)
+        self.proxies = ProxySettings() if proxies is None else proxies
+        self._proxy_tls = proxy_tls
+        self._bind_address = _checked_address(bind_address)
         self._options = options
         build_request(  # what is wrong with the arguments is said now
             host=uri.host,
@@ -107,28 +159,79 @@ class WebSocketEndpoint:
             secure=uri.secure,
             target=uri.target,
             key="",
-            **cast(Any, self._handshake),
+            headers=self._first.headers,
+            **cast(Any, self._said),
         )
-        if proxies is None:
-            proxies = ProxySettings()
-        if tls is not None and not uri.secure:
-            raise ValueError("tls= is given, but a ws:// URI has no TLS; use wss://")
-        self.proxies = proxies
-        self.route = proxies.choose(uri)
-        self._endpoint = endpoint_to(
-            reactor,
-            uri,
-            self.route,
-            proxies.failover,
-            tls=tls,
-            proxy_tls=proxy_tls,
-            options=options,
-            observe=observe,
+        self.route = self.proxies.choose(uri)
+        self._endpoint = self._chain(self._first, self.route)
+
+    def _chain(self, target: _Target, route: Route) -> IStreamClientEndpoint:
+        """Return the links that lead to a target, up to the WebSocket's own."""
+        return endpoint_to(
+            self._reactor,
+            target.uri,
+            route,
+            self.proxies.failover,
+            tls=target.tls,
+            proxy_tls=self._proxy_tls,
+            options=self._options,
+            observe=self._observe,
+            bind_address=self._bind_address,
         )
 
     def open(self) -> Awaitable[Connection]:
         """Open; fires with the `Connection`, within `options.open_timeout` seconds."""
+        cancelled = False
+
+        def cancel(_: Deferred[Connection]) -> None:
+            nonlocal cancelled
+            cancelled = True
+            running.cancel()
+
+        async def open_following() -> Connection:
+            target, endpoint, followed = self._first, self._endpoint, 0
+            while True:
+                try:
+                    return cast(Connection, await self._attempt(target, endpoint))
+                except HandshakeRefused as error:
+                    # At the deadline a refusal is told, even where it is a redirect.
+                    if cancelled or not self._redirects(error):
+                        raise
+                    target, endpoint = self._next(target, error, followed)
+                followed += 1
+
+        attempt: Deferred[Any] = Deferred(cancel)
+        running = Deferred.fromCoroutine(open_following())
+        relay(running, attempt)
+        with_deadline(self._reactor, attempt, self._options.open_timeout, str(self._first.uri))
+        result: Awaitable[Connection] = Awaitable(lambda _: attempt.cancel())
+        relay(attempt.addErrback(_as_open_error), result)
+        return result
+
+    def _redirects(self, error: HandshakeRefused) -> bool:
+        return error.status in REDIRECTS and self._options.max_redirects > 0
+
+    def _next(
+        self, target: _Target, error: HandshakeRefused, followed: int
+    ) -> tuple[_Target, IStreamClientEndpoint]:
+        """Return what a refusal redirects to and the way there, or raise it with why not."""
+        note = f"this redirect comes after {followed}, and no more are followed"
+        if followed < self._options.max_redirects:
+            location = Headers(error.headers).get("Location")
+            try:
+                redirected = target.redirected(follow(target.uri, location))
+                route = self.proxies.choose(redirected.uri)
+                return redirected, self._chain(redirected, route)
+            except ValueError as reason:  # of the Location, or of the way there
+                note = f"the redirect is not followed: {reason}"
+        raise HandshakeRefused(
+            error.status, error.reason, error.headers, error.body, note=note
+        ) from None
+
+    def _attempt(self, target: _Target, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        """Open at one target; fires with the `Connection`."""
         opened: list[Connection] = []
+        jar = self._cookies
 
         def connection_of(wire: Wire) -> Listener:
             opened.append(Connection(wire))
@@ -136,10 +239,14 @@ class WebSocketEndpoint:
 
         factory = ConnectionClientFactory(
             connection_of,
-            self._uri,
+            target.uri,
+            headers=target.headers,
+            authorization=target.authorization,
+            cookie=None if jar is None else cookie_header(jar, target.uri),
+            compression=self._compression,
             reactor=self._reactor,
             options=self._options,
-            **cast(Any, self._handshake),
+            **cast(Any, self._said),
         )
         factory.noisy = False
         protocols: list[Any] = []
@@ -151,7 +258,8 @@ class WebSocketEndpoint:
             return is_open.addCallback(lambda _: done(since))
 
         def done(since: float) -> Connection:
-            self._watch.done("handshake", self._to, since, opened[0].subprotocol or "")
+            to = format_host_port(target.uri.host, target.uri.port)
+            self._watch.done("handshake", to, since, opened[0].subprotocol or "")
             return opened[0]
 
         def cancel(_: Deferred[Connection]) -> None:
@@ -160,19 +268,26 @@ class WebSocketEndpoint:
             else:
                 below.cancel()
 
-        below: Deferred[Any] = self._endpoint.connect(factory)
+        def store(outcome: object) -> object:
+            headers: tuple[tuple[str, str], ...] = ()
+            if isinstance(outcome, Connection):
+                headers = outcome.response.headers.pairs
+            elif isinstance(outcome, Failure) and isinstance(outcome.value, HandshakeRefused):
+                headers = outcome.value.headers
+            if jar is not None:
+                store_cookies(jar, target.uri, headers)
+            return outcome
+
+        below: Deferred[Any] = endpoint.connect(factory)
         attempt: Deferred[Any] = Deferred(cancel)
         relay(below.addCallback(handshake), attempt)
-        with_deadline(self._reactor, attempt, self._options.open_timeout, str(self._uri))
-        result: Awaitable[Connection] = Awaitable(lambda _: attempt.cancel())
-        relay(attempt.addErrback(_as_open_error), result)
-        return result
+        return attempt.addBoth(store)
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Open; fires with the `ConnectionProtocol` that the factory built."""
 
         def opened(connection: Connection) -> IProtocol:
-            protocol = factory.buildProtocol(cast(IAddress, self._uri))
+            protocol = factory.buildProtocol(cast(IAddress, connection.uri))
             if protocol is None:
                 connection.abort()
                 raise OpenError("the factory built no protocol", phase="handshake")
@@ -191,3 +306,19 @@ def _as_open_error(failure: Failure) -> Failure:
     if failure.check(CancelledError, UserError):
         return Failure(OpenCancelled("cancelled"))
     return failure
+
+
+def _checked_address(address: object) -> tuple[str, int] | None:
+    """Return the host and port to bind to; raise for what is not that."""
+    if address is None:
+        return None
+    if not (isinstance(address, tuple | list) and len(address) == 2):
+        raise TypeError("bind_address is a pair of host and port")
+    host, port = address
+    if not isinstance(host, str) or isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError("bind_address is a pair of host and port")
+    if host and not (isIPAddress(host) or isIPv6Address(host)):
+        raise ValueError("bind_address has the address of a local interface, or an empty one")
+    if not 0 <= port < 65536:
+        raise ValueError("bind_address has a port from 0 (any) to 65535")
+    return host, port

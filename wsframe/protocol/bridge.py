@@ -21,11 +21,13 @@ from wsframe.awaiting import run
 from wsframe.core import frames
 from wsframe.core.http import Headers, HeadersLike, Request, Response
 from wsframe.core.keepalive import RoundTrip
+from wsframe.core.opening import RequestHeaders
 from wsframe.core.uri import WebSocketURI
 from wsframe.errors import ConnectionClosed, Reject
-from wsframe.options import ClientOptions, ServerOptions
+from wsframe.options import ClientOptions, Deflate, ServerOptions
 from wsframe.protocol.client import WebSocketClientFactory, WebSocketClientProtocol
 from wsframe.protocol.common import CommonProtocol
+from wsframe.protocol.deflate import accept_answer, accept_offer, offer
 from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol
 
 __all__ = [
@@ -90,6 +92,11 @@ class Wire(CommonProtocol):
     principal: str | None = None
     request: Request | None
     response: Response | None
+
+    @property
+    def uri(self) -> WebSocketURI | None:
+        """Where a client is connected to, None on a server."""
+        return None
 
     def opened(self) -> None:
         """Set `listener`: messages may follow at once."""
@@ -274,8 +281,14 @@ class ConnectionServerFactory(WebSocketServerFactory):
         reactor: IReactorTime,
         options: ServerOptions,
         process_request: ProcessRequest | None = None,
+        compression: Deflate | None = None,
     ) -> None:
         super().__init__(reactor=reactor, options=options)
+        if compression is not None:
+            self.compress_from = compression.threshold
+            cast(Any, self).perMessageCompressionAccept = accept_offer(
+                compression, options.max_message_size
+            )
         self.opened = opened
         self.process_request = process_request
         self.opening: set[ServerWire] = set()
@@ -292,6 +305,10 @@ class ClientWire(Wire, WebSocketClientProtocol):
 
     factory: ConnectionClientFactory
 
+    @property
+    def uri(self) -> WebSocketURI:
+        return self.factory.uri
+
     def opened(self) -> None:
         self.listener = self.factory.opened(self)
 
@@ -306,13 +323,17 @@ class ConnectionClientFactory(WebSocketClientFactory):
         opened: Callable[[Wire], Listener],
         uri: WebSocketURI,
         *,
-        headers: HeadersLike,
+        headers: RequestHeaders,
         origin: str | None,
         subprotocols: tuple[str, ...],
+        authorization: str | None = None,
+        cookie: str | None = None,
+        compression: Deflate | None = None,
         reactor: IReactorTime,
         options: ClientOptions,
     ) -> None:
         super().__init__(reactor=reactor, options=options)
+        self.uri = uri
         this = cast(Any, self)
         this.isSecure, this.host, this.port, this.resource = (
             uri.secure,
@@ -322,4 +343,9 @@ class ConnectionClientFactory(WebSocketClientFactory):
         )
         this.headers, this.origin, this.protocols = headers, origin, list(subprotocols)
         this.openHandshakeTimeout = 0  # the deadline is the whole chain's
+        self.authorization, self.cookie = authorization, cookie
+        if compression is not None:
+            self.compress_from = compression.threshold
+            this.perMessageCompressionOffers = [offer(compression)]
+            this.perMessageCompressionAccept = accept_answer(compression, options.max_message_size)
         self.opened = opened

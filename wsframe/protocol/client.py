@@ -104,23 +104,27 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
     def _actuallyStartHandshake(self, request_options: Any) -> None:
         """Autobahn: send the opening handshake."""
         this = cast(Any, self)
-        self.websocket_key = base64.b64encode(os.urandom(16))
+        key = base64.b64encode(os.urandom(16)).decode()
         try:
             self.request, raw = build_request(
                 host=request_options.host,
                 port=request_options.port,
                 secure=self.factory.isSecure,
                 target=request_options.resource,
-                key=self.websocket_key.decode(),
+                key=key,
                 headers=request_options.headers or {},
                 origin=request_options.origin or None,
                 subprotocols=request_options.protocols or (),
                 extensions=[o.get_extension_string() for o in this.perMessageCompressionOffers],
                 user_agent=request_options.useragent or None,
+                authorization=self.factory.authorization,
+                cookie=self.factory.cookie,
             )
         except InvalidHeader as error:
             self.fail_open(BadHandshake(f"the opening handshake cannot be sent: {error}"))
             return
+        # What the server's answer is checked against is what was sent.
+        self.websocket_key = self.request.headers.get("Sec-WebSocket-Key", key).encode("latin-1")
         this.http_request_data = raw
         self.sendData(raw)
 
@@ -136,10 +140,17 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         if not answer.switched:
             self.fail_open(_refusal(answer))
             return
+        request = cast(Request, self.request)
         chosen = answer.headers.get("Sec-WebSocket-Protocol")
-        if chosen and chosen not in self.factory.protocols:
+        if chosen and (
+            chosen not in self.factory.protocols or "Sec-WebSocket-Protocol" not in request.headers
+        ):
             # Autobahn's text has the whole list, in which one may carry a token.
             self.fail_open(BadHandshake("the server chose a subprotocol that was not offered"))
+            return
+        extensions = "Sec-WebSocket-Extensions"
+        if answer.headers.get(extensions) and extensions not in request.headers:
+            self.fail_open(BadHandshake("the server chose an extension that was not offered"))
             return
         self.response = Response(answer.status, answer.headers, reason=answer.reason)
         # Autobahn reads a head of its own; this one has no byte that it could misread.
@@ -214,6 +225,12 @@ class WebSocketClientFactory(CommonFactory, _AutobahnFactory):  # type: ignore[m
 
     protocol = WebSocketClientProtocol
     options: ClientOptions
+
+    authorization: str | None = None
+    """The Authorization header, unless `headers` have one."""
+
+    cookie: str | None = None
+    """The Cookie header, unless `headers` have one."""
 
     def __init__(
         self,

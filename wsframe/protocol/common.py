@@ -368,6 +368,8 @@ class CommonProtocol:
         stats.outgoingOctetsAppLevel += len(payload)
         rsv = 0
         compress = cast(Any, self)._perMessageCompress
+        if len(payload) < self.factory.compress_from:
+            doNotCompress = True
         if compress is not None and not doNotCompress:
             compress.start_compress_message()
             payload = compress.compress_message_data(payload) + compress.end_compress_message()
@@ -713,6 +715,9 @@ class CommonFactory:
     reactor: IReactorTime
     isServer: bool
     options: ConnectionOptions
+
+    compress_from = 0
+    """Bytes from which a message is compressed, where compression was agreed on."""
 
     def use_options(self, options: ConnectionOptions) -> None:
         """Put the options into the attributes that Autobahn reads."""
