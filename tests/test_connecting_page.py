@@ -12,9 +12,9 @@ import pytest
 import pytest_twisted
 from integration.certificates import Authority, self_signed
 from integration.interop import serving
+from integration.origins import echo_server
 from integration.raw import Raw, header, switching
 from integration.test_redirects import Server, redirect
-from integration.test_tls import tls_server
 from twisted.internet import defer
 
 from wsframe import Deflate
@@ -131,7 +131,7 @@ async def test_tls_block_is_verified_on_both_sides(
     server.demand(authority)
     Path("ca.pem").write_bytes(authority.pem)
     Path("client.pem").write_bytes(authority.issue("somebody known").pem())
-    async with tls_server(server, received := Received()) as port:
+    async with echo_server(certificate=server, handler=(received := Received())) as port:
         await run("from somebody known", address=f"127.0.0.1:{port}")
         assert await received.first == "from somebody known"
         assert server.clients == ["somebody known"]
@@ -150,7 +150,7 @@ class Received:
 @pytest_twisted.ensureDeferred
 async def test_fingerprint_block_connects() -> None:
     server = self_signed("nobody.example")
-    async with tls_server(server) as port:
+    async with echo_server(certificate=server) as port:
         pin = server.fingerprint()
         await run("TLSOptions(fingerprint", address=f"127.0.0.1:{port}", **{"AB:CD:…": pin})
 

@@ -18,9 +18,9 @@ from wsframe.server import serve
 
 from .certificates import Authority
 from .interop import serving, url_of
+from .origins import echo
 from .proxies import RecordingProxy
 from .raw import RawServer, accept_raw, header, switching, within
-from .test_proxy import echo
 
 # -------------------------------------------------------------------------------- the exact bytes
 

@@ -17,9 +17,9 @@ from wsframe.endpoints import HostEndpoint, TLSEndpoint, TLSOptions
 from wsframe.errors import InvalidTLSOptions, OpenError, ProxyTLSFailed, TLSFailed
 
 from .certificates import Authority, ServerTLS, self_signed
+from .origins import echo_server
 from .proxies import RecordingProxy
 from .raw import Raw, RawServer, within
-from .test_tls import tls_server
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +55,14 @@ async def test_authority_of_ones_own_is_trusted(
         "trust root": authority.root,
         "several": b"a comment\n" + Authority("other").pem + authority.pem,
     }[kind]
-    async with tls_server(authority.issue("localhost")) as port:
+    async with echo_server(certificate=authority.issue("localhost")) as port:
         await opens(TLSOptions(ca=ca), port)
 
 
 @pytest.mark.parametrize("ca", [None, Authority("other").pem], ids=["system", "other"])
 @pytest_twisted.ensureDeferred
 async def test_other_authorities_are_not_trusted(authority: Authority, ca: bytes | None) -> None:
-    async with tls_server(authority.issue("localhost")) as port:
+    async with echo_server(certificate=authority.issue("localhost")) as port:
         with pytest.raises(TLSFailed, match="local issuer") as caught:
             await opens(TLSOptions(ca=ca), port)
         assert caught.value.phase == "tls"
@@ -70,7 +70,7 @@ async def test_other_authorities_are_not_trusted(authority: Authority, ca: bytes
 
 @pytest_twisted.ensureDeferred
 async def test_name_is_verified_whatever_the_authority(authority: Authority) -> None:
-    async with tls_server(authority.issue("other.example")) as port:
+    async with echo_server(certificate=authority.issue("other.example")) as port:
         with pytest.raises(TLSFailed, match="not for this host name"):
             await opens(TLSOptions(ca=authority.pem), port)
 
@@ -81,7 +81,7 @@ async def test_files_that_changed_are_read_again(authority: Authority, tmp_path:
     file = tmp_path / "ca.pem"
     file.write_bytes(Authority("old").pem)
     tls = TLSOptions(ca=file)
-    async with tls_server(authority.issue("localhost")) as port:
+    async with echo_server(certificate=authority.issue("localhost")) as port:
         with pytest.raises(TLSFailed, match="local issuer"):
             await opens(tls, port)
         replaced(file, authority.pem)
@@ -112,7 +112,7 @@ async def test_files_that_did_not_change_are_not_read_again(
     file = tmp_path / "ca.pem"
     file.write_bytes(authority.pem)
     tls = TLSOptions(ca=file)
-    async with tls_server(authority.issue("localhost")) as port:
+    async with echo_server(certificate=authority.issue("localhost")) as port:
         await opens(tls, port)
         creator = tls.creator("localhost")
         await opens(tls, port)
@@ -155,7 +155,7 @@ async def test_client_certificate_is_seen_by_the_server(
     }[kind]
     server = authority.issue("localhost")
     server.demand(clients)
-    async with tls_server(server) as port:
+    async with echo_server(certificate=server) as port:
         await opens(TLSOptions(ca=authority.pem, **given), port)
         assert server.clients == ["robot-7"]
 
@@ -168,7 +168,7 @@ async def test_server_that_demands_a_certificate_refuses_without_it(
     server = authority.issue("localhost")
     server.demand(Authority("authority of clients"))
     pem = authority.issue("robot-7").pem() if certificate else None
-    async with tls_server(server) as port:
+    async with echo_server(certificate=server) as port:
         with pytest.raises(OpenError) as caught:
             await opens(TLSOptions(ca=authority.pem, certificate=pem), port)
         assert "alert" in str(caught.value)
@@ -197,7 +197,7 @@ async def test_server_with_the_fingerprint_is_connected_to(
 ) -> None:
     server = authority.issue("localhost") if issued else self_signed("another.example")
     tls = TLSOptions(ca=authority.pem if issued else None, fingerprint=pins(server)[kind])
-    async with tls_server(server) as port:
+    async with echo_server(certificate=server) as port:
         await opens(tls, port)
         assert server.names == ["localhost"]
         await opens(tls, port)
@@ -240,7 +240,7 @@ async def test_with_an_authority_the_fingerprint_excuses_nothing(
         server = self_signed("localhost")
     ca: Any = platformTrust() if kind == "system" else authority.pem
     tls = TLSOptions(ca=ca, fingerprint=server.fingerprint())
-    async with tls_server(server) as port:
+    async with echo_server(certificate=server) as port:
         with pytest.raises(TLSFailed, match=text) as caught:
             await opens(tls, port)
         assert caught.value.certificate
@@ -276,7 +276,7 @@ async def test_fingerprint_is_verified_where_twisted_connects(
 @pytest_twisted.ensureDeferred
 async def test_server_name_is_asked_for_and_verified(authority: Authority) -> None:
     server = authority.issue("inner.example")
-    async with tls_server(server) as port:
+    async with echo_server(certificate=server) as port:
         await opens(TLSOptions(ca=authority.pem, server_name="inner.example"), port, "127.0.0.1")
         assert server.names == ["inner.example"]
         with pytest.raises(TLSFailed, match="not for this host name"):
@@ -319,7 +319,7 @@ async def test_alpn_offers_what_was_asked_for(
     """A server that would rather speak h2 chooses what a WebSocket can be opened in."""
     server = authority.issue("localhost")
     server.choose("h2", "http/1.1")
-    async with tls_server(server) as port:
+    async with echo_server(certificate=server) as port:
         await opens(TLSOptions(ca=authority.pem, **options), port)
         assert server.offered == offered
 
@@ -328,7 +328,7 @@ async def test_alpn_offers_what_was_asked_for(
 async def test_minimum_version_is_kept(authority: Authority) -> None:
     server = authority.issue("localhost")
     server.at_most(SSL.TLS1_2_VERSION)
-    async with tls_server(server) as port:
+    async with echo_server(certificate=server) as port:
         await opens(TLSOptions(ca=authority.pem), port)
         with pytest.raises(TLSFailed):
             await opens(TLSOptions(ca=authority.pem, minimum_version=TLSVersion.TLSv1_3), port)
@@ -345,7 +345,7 @@ async def test_https_proxy_has_an_authority_a_certificate_and_a_name_of_its_own(
     proxy_certificate, server = proxies.issue("localhost"), authority.issue("localhost")
     proxy_certificate.demand(clients)
     proxy_tls = TLSOptions(ca=proxies.pem, certificate=clients.issue("robot-7").pem())
-    async with tls_server(server) as port, RecordingProxy(proxy_certificate) as proxy:
+    async with echo_server(certificate=server) as port, RecordingProxy(proxy_certificate) as proxy:
         url = f"https://localhost:{proxy.port}"
         async with connect(
             f"wss://localhost:{port}/",
