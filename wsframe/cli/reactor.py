@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
@@ -14,6 +14,10 @@ from twisted.python.failure import Failure
 __all__ = ["run"]
 
 T = TypeVar("T")
+
+TICK: Final = 0.1
+"""Seconds between two looks for a signal. Python runs the function for one when the reactor wakes; it
+may come just as that goes to sleep, and nothing else may wake it before the deadline."""
 
 
 def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
@@ -41,6 +45,9 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
         # Not `stop`: that waits for the threads.
         reactor.callLater(0, reactor.crash)
 
+    def tick() -> None:
+        reactor.callLater(TICK, tick)
+
     def interrupt(*_: object) -> None:
         nonlocal interrupted
         interrupted = True
@@ -52,6 +59,7 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
+        reactor.callWhenRunning(tick)
         reactor.callWhenRunning(start)
         reactor.run(installSignalHandlers=False)
     finally:
