@@ -16,8 +16,8 @@ __all__ = ["run"]
 T = TypeVar("T")
 
 TICK: Final = 0.1
-"""Seconds between two looks for a signal. Python runs the function for one when the reactor wakes; it
-may come just as that goes to sleep, and nothing else may wake it before the deadline."""
+"""Seconds between two looks for a signal. Python runs the function for one when the reactor wakes;
+it may come just as that goes to sleep, and nothing else may wake it before the deadline."""
 
 
 def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
