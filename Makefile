@@ -4,6 +4,7 @@
 #   make demo                 the monitor, with an agent for this machine
 #   make test ARGS="-k foo"   the tests, with arguments for pytest
 #   make lint                 ruff and mypy
+#   make kerberos             the tests that need a KDC; compiles what they take, for minutes
 #   make clean                remove what the above made
 
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ PEERS := tests/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test lint kerberos clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -97,6 +98,14 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy wsframe twisted/plugins
+
+# Apart from `test`: the Python side of GSSAPI has no wheels.
+kerberos: $(VENV)/.test
+	@sudo=$$(if [ "$$(id -u)" != 0 ]; then echo "sudo -n"; fi)
+	export DEBIAN_FRONTEND=noninteractive
+	$$sudo apt-get -qq install -y squid krb5-kdc krb5-admin-server krb5-user libkrb5-dev gcc </dev/null
+	$(PIP) 'pyspnego[kerberos]'
+	$(BIN)/python -m pytest -m kerberos tests/integration/test_kerberos.py $(ARGS)
 
 clean:
 	rm -rf .venv .venv313 build dist *.egg-info $(PEERS)/node_modules

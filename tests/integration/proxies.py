@@ -80,8 +80,12 @@ class Proxies:
     """
 
     def __init__(
-        self, authority: Authority | None = None, files: dict[str, str] | None = None
+        self,
+        authority: Authority | None = None,
+        files: dict[str, str] | None = None,
+        keytab: Path | None = None,
     ) -> None:
+        self._keytab = keytab
         if files is None:
             hosts = [("127.0.0.1", "localhost"), *((NAMES[name], name) for name in NAMES)]
             lines = "".join(f"{address} {name}\n" for address, name in hosts)
@@ -187,6 +191,15 @@ class Proxies:
         helper = _squid_helper("ntlm_fake_auth")
         ntlm = [f"auth_param ntlm program {helper}", "auth_param ntlm children 1 startup=1"]
         return self._squid_with(ntlm if auth else [], file, host)
+
+    def _squid_kerberos(self, file: Path, auth: bool, host: str) -> Command:
+        """Its helper takes tickets for HTTP/localhost, whose key is in `keytab`."""
+        helper = _squid_helper("negotiate_kerberos_auth")
+        kerberos = [
+            f"auth_param negotiate program {helper} -k {self._keytab} -s HTTP/localhost -r",
+            "auth_param negotiate children 1 startup=1",
+        ]
+        return self._squid_with(kerberos if auth else [], file, host)
 
     def _squid_with(self, scheme: list[str], file: Path, host: str) -> Command:
         prefix, path = self._seeing(file), program("squid")
@@ -326,7 +339,9 @@ class TwistedSOCKS4:
     `names` are those that it was asked for; it knows localhost and its like.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keytab: Path | None = None) -> None:
+        self.keytab = keytab
+        self.keytab = keytab
         self.names: list[str] = []
 
     def resolve(self, name: bytes) -> defer.Deferred[str]:
