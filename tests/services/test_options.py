@@ -482,3 +482,23 @@ def test_proxy_credentials_from_a_file_are_checked(tmp_path: Path) -> None:
         path.write_text(content)
         path.chmod(mode)
         assert text in complaint(agent, *proxy)
+
+
+@pytest.mark.parametrize("option", ["ca", "certificate"])
+def test_the_agent_reads_its_certificates_when_it_starts(option: str, tmp_path: Path) -> None:
+    pem = tmp_path / "both.pem"
+    certificate(pem)
+    secure = ("--server", "wss://127.0.0.1:8765")
+    options = parse(agent, *secure, f"--{option}", str(pem))
+    assert getattr(options.tls, option) == str(pem)
+    assert f"--{option}" in complaint(agent, *SERVER, f"--{option}", str(pem))
+    for wrong in (tmp_path / "missing.pem", tmp_path):
+        assert complaint(agent, *secure, f"--{option}", str(wrong)).startswith(f"--{option}: ")
+
+
+def test_the_agent_trusts_an_authority_for_its_proxy(tmp_path: Path) -> None:
+    pem = tmp_path / "both.pem"
+    certificate(pem)
+    options = parse(agent, *SERVER, "--proxy-ca", str(pem))
+    assert options.proxy_tls.ca == str(pem)
+    assert complaint(agent, *SERVER, "--proxy-ca", "/nowhere").startswith("--proxy-ca: ")

@@ -17,6 +17,7 @@ from wsframe.connection import Connection
 from wsframe.core.proxy import Proxy, ProxySettings, from_environment
 from wsframe.core.retry import RetryPolicy, Verdict, judge, retry_after
 from wsframe.core.uri import parse_uri
+from wsframe.endpoints import TLSOptions
 from wsframe.errors import InvalidProxy, InvalidTokenFile, ReceiveTimeout
 from wsframe.monitor.report import check_field, encode_binary
 from wsframe.monitor.sampler import Sampler
@@ -56,6 +57,9 @@ class Options(usage.Options):
             "Proxy to go through, such as http://proxy:3128. [default: the environment's]",
         ],
         ["proxy-auth-file", None, None, "File with the user:password for the proxy."],
+        ["ca", None, None, "File with the authorities for wss. [default: the system's]"],
+        ["proxy-ca", None, None, "The same for an https proxy. [default: the system's]"],
+        ["certificate", None, None, "File with our certificate and its key, for the monitor."],
         [
             "ping-interval",
             None,
@@ -96,12 +100,24 @@ class Options(usage.Options):
         with naming("token-file"):
             path = self["token-file"]
             self.token = None if path is None else _token(path, name)
+        self.tls = self._tls()
+        with naming("proxy-ca"):
+            self.proxy_tls = TLSOptions(ca=self["proxy-ca"]) if self["proxy-ca"] else None
         with naming("ping-interval"):
             interval = seconds(self, "ping-interval") or None
             self.client_options = replace(DEFAULT_CLIENT_OPTIONS, ping_interval=interval)
         with naming("ping-timeout"):
             timeout = seconds(self, "ping-timeout")
             self.client_options = replace(self.client_options, ping_timeout=timeout)
+
+    def _tls(self) -> TLSOptions | None:
+        given = {name: self[name] for name in ("ca", "certificate") if self[name] is not None}
+        if given and not self.uri.secure:
+            raise usage.UsageError(f"--{' and --'.join(given)}: for a wss:// monitor")
+        for name, path in given.items():  # each by itself, so that the error names it
+            with naming(name):
+                TLSOptions(**{name: path})
+        return TLSOptions(**given) if given else None
 
 
 def _with_credentials(proxy: Proxy | None, auth_file: str | None) -> Proxy | None:
@@ -134,6 +150,8 @@ class AgentService(WebSocketClientService):
             self._report,
             headers=headers,
             proxies=options.proxies,
+            tls=options.tls,
+            proxy_tls=options.proxy_tls,
             options=options.client_options,
             retry=RETRIES,
         )
