@@ -64,8 +64,13 @@ def answer(connection: socket.socket) -> None:
             connection.sendall(answer_head(0))
 
 
+def no_delay(writer: asyncio.StreamWriter) -> None:
+    """Send at once what is written, without waiting for an acknowledgement (Nagle)."""
+    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 async def relay(round_trip: float, ports: list[int]) -> None:
-    """Serve a way to each port. A write is never merged with the next, nor held back by Nagle.
+    """Serve a way to each port.
 
     The kernel answers the handshake of TCP at once, which over a long way takes a round trip: the
     first bytes are charged with it, as every client here speaks first.
@@ -99,7 +104,9 @@ async def relay(round_trip: float, ports: list[int]) -> None:
     def way_to(port: int):
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             made = asyncio.get_running_loop().time() + round_trip
+            no_delay(writer)  # asyncio does so of itself only where the socket names its protocol
             there, back = await asyncio.open_connection(HOST, port)
+            no_delay(back)
             await asyncio.gather(hand_on(reader, back, made), hand_on(there, writer, 0.0))
 
         return serve

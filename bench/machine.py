@@ -1,7 +1,8 @@
-"""What the figures of a bench depend on: versions, and the machine."""
+"""What the figures of a bench depend on, versions and the machine, and the report with both."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -31,3 +32,9 @@ def as_text(machine: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
         f"load {machine['load before']} before\nPython {machine['python']}, {versions}"
     )
+
+
+def write(report: Path, result: dict[str, Any]) -> None:
+    """Write the result of a bench as JSON."""
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import statistics
@@ -167,7 +166,7 @@ def chains(proxies: list[Proxies], authority: Authority) -> dict[str, list[Proxy
     found: dict[str, list[Proxy]] = {}
     for kind in setup_time.COSTS:
         scheme, _, login = kind.partition(", ")
-        name = {"socks4a": "dante", "socks5h": "microsocks"}.get(scheme, "tinyproxy")
+        name = {"socks4a": "dante", "socks5h": "microsocks"}.get(scheme, "squid")
         for each in proxies:
             port = running(each, name, auth=bool(login))
             if port is None:
@@ -255,8 +254,7 @@ async def bench(reactor: Any, arguments: argparse.Namespace) -> None:
     result["setup"] = await measure_setup(reactor, rounds, round_trip)
     print_setup(result["setup"], round_trip)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        machine.write(arguments.json, result)
 
 
 def main() -> None:
