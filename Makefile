@@ -5,7 +5,7 @@
 #   make test ARGS="-k foo"   the tests, with arguments for pytest
 #   make lint                 ruff and mypy
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
-#   make bench                the benches, beside their peers: three minutes, nothing else running
+#   make bench                the benches, beside their peers, for four minutes
 #   make clean                remove what the above made
 
 SHELL := /bin/bash

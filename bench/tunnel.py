@@ -1,6 +1,6 @@
 """Tunnels through real proxies: bytes a second beside other clients, and round trips to open.
 
-    python bench/tunnel.py [--rounds 7] [--size 128] [--json FILE] [--smoke]
+    python bench/tunnel.py [--rounds 9] [--size 64] [--json FILE] [--smoke]
 
 The clients take turns, in another order each round, because a machine is not equally fast all the
 time; the tables have the medians, and the ratios are the medians of each round's. The clients run
@@ -18,7 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,10 @@ def on_other_cores() -> Iterator[None]:
     os.sched_setaffinity(0, cores)
 
 
-def running(proxies: Proxies, name: str, *, auth: bool = False) -> int | None:
-    """Return the port of a proxy, or None, which is said, when it is not installed."""
+def if_installed(start: Callable[[], int]) -> int | None:
+    """Return the port of what is started, or None, which is said, when it is not installed."""
     try:
-        return proxies.get(name, auth=auth)
+        return start()
     except pytest.skip.Exception as missing:
         print(f"left out: {missing}", file=sys.stderr)
         return None
@@ -81,7 +82,7 @@ async def measure_throughput(reactor: Any, rounds: int, size: int) -> list[dict[
             proxies = Proxies()
             stack.callback(proxies.stop)
             (origin,) = stack.enter_context(loopback("origin"))
-            ports = {name: running(proxies, name) for name in PROXIES}
+            ports = {name: if_installed(partial(proxies.get, name, auth=False)) for name in PROXIES}
         file = Path(stack.enter_context(tempfile.TemporaryDirectory()), "upload")
         with file.open("wb") as zeros:
             zeros.truncate(size)
@@ -136,6 +137,8 @@ def _row(figures: dict[str, list[Any]], mib: float) -> dict[str, Any]:
 
 
 def print_throughput(rows: list[dict[str, Any]], *, goals: bool) -> None:
+    if not rows:
+        return
     clients = list(rows[0]["MiB a second"])
     peers = list(rows[0]["wsframe to"])
     cpus = list(rows[0]["CPU microseconds a MiB"])
@@ -163,17 +166,20 @@ def print_throughput(rows: list[dict[str, Any]], *, goals: bool) -> None:
 def chains(proxies: list[Proxies], authority: Authority) -> dict[str, list[Proxy]]:
     """Return for each kind of hop one proxy from each of the sets, apart from each other."""
     certificate = authority.issue(HOST)
+
+    def start(each: Proxies, name: str, login: bool, tls: bool) -> int:
+        port = each.get(name, auth=login)
+        return each.tls_before(port, certificate) if tls else port
+
     found: dict[str, list[Proxy]] = {}
     for kind in setup_time.COSTS:
         scheme, _, login = kind.partition(", ")
         name = {"socks4a": "dante", "socks5h": "microsocks"}.get(scheme, "squid")
+        user, password = (USER, PASSWORD) if login else (None, None)
         for each in proxies:
-            port = running(each, name, auth=bool(login))
+            port = if_installed(partial(start, each, name, bool(login), scheme == "https"))
             if port is None:
                 break
-            if scheme == "https":
-                port = each.tls_before(port, certificate)
-            user, password = (USER, PASSWORD) if login else (None, None)
             found.setdefault(kind, []).append(Proxy(HOST, port, user, password, scheme))
     return found
 
@@ -259,8 +265,8 @@ async def bench(reactor: Any, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--size", type=int, default=128, help="MiB of each transfer")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--size", type=int, default=64, help="MiB of each transfer")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--smoke", action="store_true", help="as little as shows that it works")
     arguments = parser.parse_args()
