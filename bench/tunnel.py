@@ -1,6 +1,6 @@
 """Tunnels through real proxies: bytes a second beside other clients, and round trips to open.
 
-    python bench/tunnel.py [--rounds 9] [--size 64] [--json FILE] [--smoke]
+    python bench/tunnel.py [--rounds 7] [--size 64] [--json FILE] [--smoke]
 
 The clients take turns, in another order each round, because a machine is not equally fast all the
 time; the tables have the medians, and the ratios are the medians of each round's. The clients run
@@ -265,7 +265,7 @@ async def bench(reactor: Any, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--size", type=int, default=64, help="MiB of each transfer")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--smoke", action="store_true", help="as little as shows that it works")
