@@ -5,6 +5,7 @@
 #   make test ARGS="-k foo"   the tests, with arguments for pytest
 #   make lint                 ruff and mypy
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
+#   make bench                the benches, beside their peers, for four minutes
 #   make clean                remove what the above made
 
 SHELL := /bin/bash
@@ -18,7 +19,7 @@ PEERS := tests/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
-.PHONY: help venv demo test lint kerberos clean
+.PHONY: help venv demo test lint kerberos bench clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -106,6 +107,12 @@ kerberos: $(VENV)/.test
 	$$sudo apt-get -qq install -y squid krb5-kdc krb5-admin-server krb5-user libkrb5-dev gcc </dev/null
 	$(PIP) 'pyspnego[kerberos]'
 	$(BIN)/python -m pytest -m kerberos tests/integration/test_kerberos.py $(ARGS)
+
+# The figures stay in bench/results, which is not committed; bench/README.md says how to read them.
+bench: $(VENV)/.test
+	@scripts/test-system-packages
+	$(BIN)/python bench/echo.py --json bench/results/echo.json
+	$(BIN)/python bench/tunnel.py --json bench/results/tunnel.json
 
 clean:
 	rm -rf .venv .venv313 build dist *.egg-info $(PEERS)/node_modules

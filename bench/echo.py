@@ -11,17 +11,15 @@ by ours: above 1 we are faster.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import selectors
 import socket
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
+import machine
 import psutil
 
 CONNECTIONS = 100
@@ -156,6 +154,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    described = machine.described("wsframe", "autobahn", "twisted", "websockets")
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[0]})
     rows = {}
@@ -165,8 +164,7 @@ def main() -> None:
             for name, code in SERVERS.items():
                 figures[name].append(measure(code, arguments.messages, in_flight))
         rows[in_flight] = {name: statistics.median(values) for name, values in figures.items()}
-    versions = {name: version(name) for name in ("wsframe", "autobahn", "twisted", "websockets")}
-    print(f"Python {platform.python_version()}, {versions}")
+    print(machine.as_text(described))
     print(f"{'server':18} {'1 in flight':>18} {'32 in flight':>18}")
     for name in SERVERS:
         cells = [
@@ -174,8 +172,7 @@ def main() -> None:
         ]
         print(f"{name:18} {cells[0]:>18} {cells[1]:>18}")
     if arguments.json:
-        result = {"versions": versions, "microseconds": rows}
-        arguments.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
+        machine.write(arguments.json, described | {"microseconds": rows})
 
 
 if __name__ == "__main__":
