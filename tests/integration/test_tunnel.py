@@ -10,8 +10,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.endpoints import clientFromString, connectProtocol, quoteStringArgument
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.utils import getProcessOutputAndValue
+from zope.interface import implementer
 
 from wsframe import Proxy, ProxySettings, TLSEndpoint, tunnel_endpoint
 from wsframe.errors import (
@@ -30,7 +32,7 @@ from wsframe.errors import (
 from .certificates import Authority
 from .peers import free_port, has_ipv6, missing
 from .proxies import ENCODED, USER, Proxies, RecordingProxy
-from .raw import Raw, RawServer, Stepped, within
+from .raw import Raw, RawServer, Stepped, eventually, within
 
 
 async def echo(raw: Raw) -> None:
@@ -251,6 +253,7 @@ PROGRAM = """
 import sys
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, connectProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import react
 
@@ -320,3 +323,59 @@ async def test_timeout_of_a_description_is_kept() -> None:
         reactor.advance(2.6)
         with pytest.raises(OpenTimeout, match=r"after 2\.5 s"):
             await within(attempt)
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloser(Raw):
+    """A protocol that wants to know of each direction by itself, as netcat's would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def readConnectionLost(self) -> None:
+        self.heard.append("read")
+
+    def writeConnectionLost(self) -> None:
+        self.heard.append("write")
+
+
+@pytest.mark.parametrize("hops", [0, 1, 2])
+@pytest_twisted.ensureDeferred
+async def test_one_direction_can_end_before_the_other(hops: int) -> None:
+    """As it can under Twisted's own endpoints, where the protocol asks for it."""
+    async with RawServer() as end:
+        by: Proxy | None = None
+        for _ in range(hops):
+            by = Proxy("127.0.0.1", end.port, via=by)
+        endpoint = tunnel(f"127.0.0.1:{end.port}", proxies=by)
+        connecting = connectProtocol(endpoint, HalfCloser())
+        raw: Raw = await end.accepted()
+        for _ in range(hops):
+            # All of the hops are one connection of the test's own.
+            await raw.read_head()
+            raw.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        this = await within(connecting)
+        raw.write(b"all there is")
+        raw.transport.loseWriteConnection()  # type: ignore[union-attr]
+        await eventually(lambda: this.heard == ["read"])
+        assert await this.read(12) == b"all there is"
+        assert this.lost is None
+        this.write(b"and the answer")
+        assert await raw.read(14) == b"and the answer"
+        this.transport.loseWriteConnection()
+        await within(raw.ended())
+        assert this.heard == ["read", "write"]
+        this.finish()
+        await within(this.ended())
+
+
+@pytest_twisted.ensureDeferred
+async def test_protocol_that_knows_no_directions_hears_of_the_end() -> None:
+    async with RawServer() as end:
+        connecting = connectProtocol(tunnel(f"127.0.0.1:{end.port}"), Raw())
+        raw: Raw = await end.accepted()
+        this = await within(connecting)
+        raw.transport.loseWriteConnection()  # type: ignore[union-attr]
+        await within(this.ended())
+        await raw.drop()

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
+    IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
@@ -16,6 +18,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.core.timing import Observe, PhaseDone
@@ -93,6 +96,7 @@ class Watch:
 NOBODY: Final = Watch(None, None)
 
 
+@implementer(IHalfCloseableProtocol)
 class Link(Protocol):
     """A protocol that shakes hands, and then hands its transport to the protocol inside.
 
@@ -179,6 +183,21 @@ class Link(Protocol):
     def _cancel(self, _: Deferred[IProtocol]) -> None:
         text = f"cancelled in phase {self.phase}"
         self.fail(OpenCancelled(text, phase=self.phase, proxy=self.proxy))
+
+    def readConnectionLost(self) -> None:
+        """Twisted: the other side has ended its direction; for most protocols that is the end."""
+        inner: Any = self._inner
+        if IHalfCloseableProtocol.providedBy(inner):
+            inner.readConnectionLost()
+        else:
+            # What the transport does by itself where a protocol does not ask to be told.
+            cast(Any, self.transport).connectionLost(Failure(ConnectionDone()))
+
+    def writeConnectionLost(self) -> None:
+        """Twisted: this side has ended its direction."""
+        inner: Any = self._inner
+        if IHalfCloseableProtocol.providedBy(inner):
+            inner.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the transport is gone; before the end of the handshake that is a failure."""
