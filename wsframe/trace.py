@@ -22,7 +22,7 @@ from wsframe.core.trace import Capture, End, Record, Role, Start
 from wsframe.core.trace_lines import LINES, Style, limit_line
 from wsframe.errors import ConnectionClosed
 
-__all__ = ["Tap", "Trace", "TraceSink"]
+__all__ = ["Tap", "Trace", "TraceSink", "check_trace"]
 
 _log: Final = Logger(namespace="wsframe.trace")
 
@@ -167,10 +167,10 @@ class Trace:
 class Tap:
     """What one connection tells a trace: its bytes as they are sent and received, and its end."""
 
-    __slots__ = ("_capture", "_number", "_redaction", "_role", "_trace")
+    __slots__ = ("_capture", "_number", "_redaction", "_role", "trace")
 
     def __init__(self, trace: Trace, number: int, role: Role, secure: bool) -> None:
-        self._trace: Final = trace
+        self.trace: Final = trace
         self._number: Final = number
         self._role: Final = role
         self._redaction: Final = Redaction()
@@ -189,12 +189,12 @@ class Tap:
 
     def sent(self, data: bytes) -> None:
         """Take bytes that were given to the transport."""
-        if self._trace.active:
+        if self.trace.active:
             self._tell(self._capture.sent(data, time.time()))
 
     def received(self, data: bytes) -> None:
         """Take bytes that came from the transport."""
-        if self._trace.active:
+        if self.trace.active:
             self._tell(self._capture.received(data, time.time()))
 
     def ended(self, outcome: ConnectionClosed) -> None:
@@ -204,8 +204,15 @@ class Tap:
         self._tell([*self._capture.ended(now), end])
 
     def _tell(self, records: list[Record]) -> None:
-        if records and self._trace.active:
-            self._trace.write(self._number, self._redaction, records)
+        if records and self.trace.active:
+            self.trace.write(self._number, self._redaction, records)
+
+
+def check_trace(given: object) -> Trace | None:
+    """Return what was given as `trace=` when it can be: a `Trace`, or None."""
+    if given is not None and not isinstance(given, Trace):
+        raise TypeError(f"trace is a Trace, not {type(given).__name__}")
+    return given
 
 
 def _open(path: str | os.PathLike[str]) -> int:
