@@ -111,6 +111,7 @@ class Redaction:
             line = parts[index]
             if index == 0:
                 parts[0] = self._start_line(line)
+                is_secret = parts[0] != line
             elif is_secret and line and (line[0] in " \t" or before not in {"\n", "\r\n"}):
                 self._learn(line.strip())
                 parts[index] = HIDDEN  # a folded line, or one that only some parser sees
@@ -132,13 +133,17 @@ class Redaction:
         value = rest.strip(" \t")
         blank = rest[: len(rest) - len(rest.lstrip(" \t"))]
         if not colon:
-            return self._value(line), False
-        if _OF_THE_HANDSHAKE.fullmatch(name) or not value:
+            shown = self._value(line)
+            return shown, shown != line
+        if _OF_THE_HANDSHAKE.fullmatch(name):
             return line, False
+        if not value:  # it may follow on a folded line
+            return line, bool(_SECRET_NAME.search(name))
         if "protocol" in name.lower():
             return name + colon + blank + self._subprotocols(value), True
         if not _SECRET_NAME.search(name):
-            return name + colon + blank + self._value(value), False
+            shown = self._value(value)
+            return name + colon + blank + shown, shown != value
         if name.strip().lower() == "cookie":
             value = self._cookies(value)
         elif name.strip().lower() == "set-cookie":

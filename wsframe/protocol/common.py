@@ -192,8 +192,9 @@ class CommonProtocol:
         self.transport.registerProducer(_Outgoing(self), True)
         if self.factory.trace is not None:
             self.tap = self._new_tap(self.factory.trace)
-            # Autobahn will find out the peer, and send in the same breath.
-            self.tap.begin(create_transport_details(self.transport, self.factory.isServer).peer)
+            # Autobahn finds out the peer, and sends, in the same breath.
+            details = create_transport_details(self.transport, self.factory.isServer)
+            self.tap.begin(details.peer or "unknown")
         super().connectionMade()  # type: ignore[misc]
 
     def dataReceived(self, data: bytes) -> None:
