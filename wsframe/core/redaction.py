@@ -163,22 +163,17 @@ class Redaction:
 
     def _set_cookie(self, value: str) -> str:
         first, *attributes = value.split(";")
-        return ";".join(
-            [
-                self._cookie(first),
-                *(
-                    part
-                    if part.partition("=")[0].strip().lower() in _ATTRIBUTES
-                    else self._cookie(part)
-                    for part in attributes
-                ),
-            ]
-        )
+        deleted = first.endswith("=") and first.count("=") == 1
+        parts = [first if deleted else self._cookie(first)]
+        for part in attributes:
+            known = part.partition("=")[0].strip().lower() in _ATTRIBUTES
+            parts.append(part if known else self._cookie(part))
+        return ";".join(parts)
 
     def _cookie(self, part: str) -> str:
         name, equals, secret = part.partition("=")
-        if not equals:
-            name, secret = part[: len(part) - len(part.lstrip())], part
+        if not secret.strip("= "):  # no name, but a secret alone, in base64
+            name, equals, secret = part[: len(part) - len(part.lstrip())], "", part
         self._learn(secret.strip().strip('"'))
         return name + equals + HIDDEN if secret.strip() else part
 
