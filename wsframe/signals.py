@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from wsframe.clock import global_reactor
 from wsframe.trace import Trace
 
-__all__ = ["trace_on_signal"]
+__all__ = ["Traceable", "trace_on_signal"]
 
 _log: Final = Logger(namespace="wsframe.trace")
 

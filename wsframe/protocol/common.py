@@ -354,6 +354,8 @@ class CommonProtocol:
 
     def use_trace(self, trace: Trace | None) -> None:
         """Trace the open WebSocket from here on, or, with None, no longer."""
+        if self.tap is not None and self.tap.trace is trace:
+            return
         self.tap = None
         is_open = self.state in {WebSocketProtocol.STATE_OPEN, WebSocketProtocol.STATE_CLOSING}
         if trace is not None and is_open:
