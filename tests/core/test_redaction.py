@@ -145,6 +145,15 @@ def test_a_secret_goes_on_behind_what_only_some_parsers_take_for_the_end(end):
     assert shown.endswith("A: b\r\n\r\n")
 
 
+@pytest.mark.parametrize("value", ["", " chat,", " access_token,", "\t"])
+@pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "Cookie", "Authorization"])
+@pytest.mark.parametrize("end", ["\x85", "\r\n ", "\n\t"])
+def test_a_secret_may_stand_on_a_folded_line_alone(name, value, end):
+    shown = redacted(f"GET / HTTP/1.1\r\n{name}:{value}{end}{SECRET}\r\nA: b \r\n\r\n")
+    assert SECRET not in shown
+    assert shown.endswith("***\r\nA: b \r\n\r\n")
+
+
 @pytest.mark.parametrize("end", ["\r", "\x0b", "\x85", "\n"])
 def test_a_header_that_only_some_parsers_see_is_redacted_too(end):
     shown = redacted(f"GET / HTTP/1.1\r\nX: y{end}Cookie: a={SECRET}\r\n\r\n")

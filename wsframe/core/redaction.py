@@ -138,12 +138,12 @@ class Redaction:
         if _OF_THE_HANDSHAKE.fullmatch(name):
             return line, False
         if not value:  # it may follow on a folded line
-            return line, bool(_SECRET_NAME.search(name))
+            return line, bool(_SECRET_NAME.search(name)) or "protocol" in name.lower()
         if "protocol" in name.lower():
-            return name + colon + blank + self._subprotocols(value), True
+            return name + colon + self._subprotocols(rest), True
         if not _SECRET_NAME.search(name):
-            shown = self._value(value)
-            return name + colon + blank + shown, shown != value
+            shown = self._value(rest)
+            return name + colon + shown, shown != rest
         if name.strip().lower() == "cookie":
             value = self._cookies(value)
         elif name.strip().lower() == "set-cookie":
@@ -215,7 +215,7 @@ class Redaction:
 
         text, sharp, fragment = _USER.sub(user, text).partition("#")
         path, mark, query = text.partition("?")
-        if text not in {"?0", "?1"}:  # a boolean (RFC 8941 §3.3.6)
+        if text.strip() not in {"?0", "?1"}:  # a boolean (RFC 8941 §3.3.6)
             text = path + mark + "&".join(map(self._parameter, query.split("&")))
         if not fragment:
             return text + sharp

@@ -228,6 +228,9 @@ class CommonProtocol:
         for name in ("_abort_call", "openHandshakeTimeoutCall", "autoPingPendingCall"):
             self._cancel(name)
         self.closing.lose(None, _lost_text(reason))
+        if self.tap is not None:
+            self.tap.ended(self.closing.settle())
+            self.tap = None
         if not self.is_open.called:
             error = self.open_error or OpenError(
                 f"the connection was lost: {self.closing.reason}", phase="handshake"
@@ -237,9 +240,6 @@ class CommonProtocol:
             text = "TLS with {peer!r} failed: {error}"
             _log.info(text, peer=self.peer, error=reason.getErrorMessage())
         cast(Any, self)._connectionLost(reason)
-        if self.tap is not None:
-            self.tap.ended(self.closing.settle())
-            self.tap = None
 
     def _cancel(self, name: str) -> None:
         call = getattr(self, name, None)
