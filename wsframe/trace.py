@@ -29,8 +29,11 @@ _log: Final = Logger(namespace="wsframe.trace")
 TraceSink = str | os.PathLike[str] | TextIO | Callable[[str], object]
 """Where lines go: a file's path, an open text file, or what is called with each line."""
 
+LAST_LINE: Final = 128
+"""Bytes that are left for the last line, which tells of the limit."""
+
 MIN_BYTES: Final = 1024
-"""Bytes that a trace may at least have: its last line, which tells of the limit, fits thrice."""
+"""Bytes that a trace may at least have: one that is for less is a mistake in units."""
 
 
 class Trace:
@@ -152,14 +155,14 @@ class Trace:
     def _write_line(self, line: str, at: float) -> None:
         if self._write is None:
             return
-        last = limit_line(self.style, at, self.max_bytes)
         size = len(line.encode()) + 1
-        if self._used + size + len(last) + 1 <= self.max_bytes:
+        if self._used + size + LAST_LINE <= self.max_bytes:
             self._used += size
             self._write(line)
             return
         _log.warn("The trace ends: max_bytes={max_bytes} is reached", max_bytes=self.max_bytes)
-        if self._used + len(last) + 1 <= self.max_bytes:
+        last = limit_line(self.style, at, self.max_bytes)
+        if self._used + len(last) < self.max_bytes:
             self._write(last)
         self.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,16 +11,18 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import defer
+from twisted.web.server import Site
 
 from wsframe.client import WebSocketClientService, connect, reconnecting
-from wsframe.connection import Connection
 from wsframe.errors import BadHandshake, HandshakeRefused, OpenError
 from wsframe.options import ClientOptions, Deflate
-from wsframe.server import Server, WebSocketServerService, serve
+from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
 from wsframe.signals import trace_on_signal
 from wsframe.trace import Trace
 
+from .certificates import Authority
 from .clients import client
+from .origins import echo, listening
 from .raw import (
     Raw,
     RawServer,
@@ -58,11 +61,6 @@ class Lines(list[str]):
 
     async def until(self, text: str, times: int = 1) -> None:
         await eventually(lambda: "\n".join(self.shown).count(text) >= times)
-
-
-async def echo(connection: Connection) -> None:
-    async for message in connection:
-        await connection.send(message)
 
 
 def port_of(server: Server) -> int:
@@ -285,6 +283,51 @@ async def test_a_server_shows_whom_it_turned_away() -> None:
     assert "1 < Origin: https://elsewhere.example" in lines.shown
     assert "1 > HTTP/1.1 403 Forbidden" in lines.shown
     assert lines.of(1, "> [body]") == [" this Origin is not admitted; see the option origins\\n"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_through_tls_it_is_what_is_within() -> None:
+    ours, theirs = Lines(), Lines()
+    authority = Authority()
+    listen = listening("127.0.0.1", authority.issue("127.0.0.1"))
+    async with serve(echo, listen, trace=theirs.trace(style="json")) as server:
+        uri = f"wss://127.0.0.1:{port_of(server)}/secure"
+        tls = authority.client("127.0.0.1")
+        trace = ours.trace(style="json")
+        async with connect(uri, tls=tls, trace=trace, compression=Deflate()) as connection:
+            await connection.send("hello")
+            await within(connection.recv())
+        await eventually(lambda: "_end" in theirs[-1])
+    for lines in (ours, theirs):
+        records = [json.loads(line) for line in lines]
+        assert len(records) == 4
+        assert records[1]["request"]["url"] == uri
+        assert records[2]["response"]["status"] == 101
+        assert records[3]["_end"]["clean"] is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_resource_of_a_site_is_traced_too() -> None:
+    from twisted.internet import reactor
+
+    lines = Lines()
+    resource = WebSocketResource(echo, trace=lines.trace(frames=True))
+    site = Site(resource)
+    port: Any = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[attr-defined]
+    try:
+        raw = await open_raw(port.getHost().port, "X-Mine: 1")
+        raw.write(frame(TEXT, b"hi"))
+        assert await raw.read_frame() == (TEXT, b"hi")
+        resource.trace = None
+        raw.write(frame(TEXT, b"hidden"))
+        assert await raw.read_frame() == (TEXT, b"hidden")
+        await raw.drop()
+        await within(resource.close())
+    finally:
+        await defer.maybeDeferred(port.stopListening)
+    assert lines.of(1, "< ")[0] == "GET / HTTP/1.1"
+    assert "X-Mine: 1" in lines.of(1, "< ")
+    assert lines.shown[-1] == "1 > [text fin, 2 bytes] hi"
 
 
 # ---------------------------------------------------------------- on a running service
