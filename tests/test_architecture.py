@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("wsframe.errors", "wsframe.awaiting", "wsframe.clock", "wsframe.private_file"),
     ("wsframe.core.*",),
-    ("wsframe.options",),
+    ("wsframe.options", "wsframe.trace", "wsframe.signals"),
     ("wsframe.protocol.*", "wsframe.reactor"),
     ("wsframe.connection",),
     ("wsframe.endpoints.*", "wsframe.handling", "wsframe.auth"),

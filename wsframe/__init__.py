@@ -70,6 +70,8 @@ from wsframe.options import (
 )
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
+from wsframe.signals import trace_on_signal
+from wsframe.trace import Trace
 
 
 def __getattr__(name: str) -> str:
@@ -148,6 +150,7 @@ __all__ = [
     "TLSFailed",
     "TLSOptions",
     "TargetUnreachable",
+    "Trace",
     "Verdict",
     "WSFrameError",
     "WebSocketClientService",
@@ -165,5 +168,6 @@ __all__ = [
     "reconnecting",
     "retry_after",
     "serve",
+    "trace_on_signal",
     "tunnel_endpoint",
 ]

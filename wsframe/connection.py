@@ -27,6 +27,7 @@ from wsframe.errors import (
     SendBufferFull,
 )
 from wsframe.protocol import Wire
+from wsframe.trace import Trace, check_trace
 
 __all__ = ["Connection", "Message", "State", "broadcast"]
 
@@ -171,6 +172,19 @@ class Connection:
     def peer(self) -> str:
         """The peer's address, such as "tcp4:192.0.2.1:443"; the proxy's where there is one."""
         return self._wire.peer or "unknown"
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the connection is written down in, None for nothing.
+
+        It may be set at any moment, and holds from the next frame on.
+        """
+        tap = self._wire.tap
+        return None if tap is None else tap.trace
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self._wire.use_trace(check_trace(trace))
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} with {self.peer}, {self.state.value}>"

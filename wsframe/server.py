@@ -32,6 +32,7 @@ from wsframe.core.closing import check_close
 from wsframe.handling import Handler, handle
 from wsframe.options import DEFAULT_SERVER_OPTIONS, Deflate, ServerOptions, check_compression
 from wsframe.protocol import ConnectionServerFactory, Listener, ProcessRequest, Wire
+from wsframe.trace import Trace, check_trace
 
 __all__ = ["Listen", "Server", "Serving", "WebSocketResource", "WebSocketServerService", "serve"]
 
@@ -54,6 +55,7 @@ class _Connections:
         reactor: IReactorTime,
         process_request: ProcessRequest | None,
         compression: Deflate | None,
+        trace: Trace | None,
     ) -> None:
         self.factory = ConnectionServerFactory(
             self.opened,
@@ -63,6 +65,7 @@ class _Connections:
             compression=check_compression(compression),
         )
         cast(Any, self.factory).noisy = False
+        self.factory.trace = check_trace(trace)
         self.factory.left = self._look
         self._handler = handler
         self._options = options
@@ -103,6 +106,17 @@ class _Connections:
     def open(self) -> frozenset[Connection]:
         """The connections that are open or closing."""
         return frozenset(self._handling)
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the connections are written down in."""
+        return self.factory.trace
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self.factory.trace = check_trace(trace)
+        for connection in self._handling:
+            connection.trace = trace
 
     def drain(self, code: int, reason: str) -> Deferred[None]:
         """Close all; fires when every handler has ended, within `options.drain_timeout`.
@@ -158,6 +172,18 @@ class Server:
     def connections(self) -> frozenset[Connection]:
         """The connections that are open, or closing."""
         return self._connections.open
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the connections are written down in, None for nothing.
+
+        It may be set at any moment, and holds for the open connections, too.
+        """
+        return self._connections.trace
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self._connections.trace = trace
 
     def close(self, code: int = 1001, reason: str = "") -> Awaitable[None]:
         """Stop accepting, close every connection with the code, and wait for the handlers.
@@ -231,6 +257,7 @@ def serve(
     *,
     process_request: ProcessRequest | None = None,
     compression: Deflate | None = None,
+    trace: Trace | None = None,
     options: ServerOptions = DEFAULT_SERVER_OPTIONS,
     reactor: IReactorTime | None = None,
 ) -> Serving:
@@ -242,8 +269,8 @@ def serve(
     `listen` is an endpoint description, an endpoint, or several. `process_request` is called with
     every `Request`, also one that asks for no WebSocket, and may be async: it returns None or an
     `Accept` to go on, a `Response` to answer with that, or raises `Reject`. `compression` accepts
-    permessage-deflate from clients that offer it, None does not. `reactor` None is the installed
-    one.
+    permessage-deflate from clients that offer it, None does not. `trace` is what the connections
+    are written down in, None for nothing. `reactor` None is the installed one.
 
     The Deferred returned fires with the `Server` when it listens everywhere; it fails as the
     endpoint does, or when it is cancelled, and then listens nowhere.
@@ -252,7 +279,7 @@ def serve(
     """
     reactor = reactor or global_reactor()
     endpoints = _endpoints(reactor, listen, options)
-    connections = _Connections(handler, options, reactor, process_request, compression)
+    connections = _Connections(handler, options, reactor, process_request, compression, trace)
     serving = Serving(lambda _: listening.cancel())
     ports: list[IListeningPort] = []
 
@@ -322,6 +349,7 @@ class WebSocketServerService(Service):
         *,
         process_request: ProcessRequest | None = None,
         compression: Deflate | None = None,
+        trace: Trace | None = None,
         options: ServerOptions = DEFAULT_SERVER_OPTIONS,
         reactor: IReactorTime | None = None,
     ) -> None:
@@ -331,6 +359,7 @@ class WebSocketServerService(Service):
         self._arguments: dict[str, Any] = {
             "process_request": process_request,
             "compression": compression,
+            "trace": check_trace(trace),
             "options": options,
             "reactor": self.reactor,
         }
@@ -345,6 +374,20 @@ class WebSocketServerService(Service):
     def server(self) -> Server | None:
         """The running server, None while there is none."""
         return self._server
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the connections are written down in, None for nothing.
+
+        It may be set at any moment, and holds for the open connections, too.
+        """
+        return cast("Trace | None", self._arguments["trace"])
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self._arguments["trace"] = check_trace(trace)
+        if self._server is not None:
+            self._server.trace = trace
 
     def when_listening(self) -> Awaitable[Server]:
         """Return a Deferred that fires with the `Server` when it listens, or fails as it does.
@@ -388,6 +431,7 @@ class WebSocketServerService(Service):
     def _listens(self, server: Server, serving: Serving) -> Any:
         if self._serving is not serving:
             return server.close()  # stopped meanwhile
+        server.trace = self.trace
         try:
             self.started(server)
         except Exception:
@@ -446,19 +490,32 @@ class WebSocketResource(Resource):
         *,
         process_request: ProcessRequest | None = None,
         compression: Deflate | None = None,
+        trace: Trace | None = None,
         options: ServerOptions = DEFAULT_SERVER_OPTIONS,
         reactor: IReactorTime | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor or global_reactor()
         self._connections = _Connections(
-            handler, options, self._reactor, process_request, compression
+            handler, options, self._reactor, process_request, compression, trace
         )
 
     @property
     def connections(self) -> frozenset[Connection]:
         """The connections that are open, or closing."""
         return self._connections.open
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the connections are written down in, None for nothing.
+
+        It may be set at any moment, and holds for the open connections, too.
+        """
+        return self._connections.trace
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self._connections.trace = trace
 
     def close(self, code: int = 1001, reason: str = "") -> Awaitable[None]:
         """Close every connection; fires as `Server.close` does."""

@@ -18,6 +18,7 @@ from wsframe.core.retry import RetryPolicy, Verdict
 from wsframe.core.timing import PhaseDone
 from wsframe.core.uri import WebSocketURI, parse_uri
 from wsframe.endpoints import WebSocketEndpoint
+from wsframe.trace import Trace, check_trace
 
 __all__ = ["Attempt", "Attempts", "BeforeAttempt", "Opened", "URIs", "guarded"]
 
@@ -112,6 +113,15 @@ class Attempts:
         arguments = {**self._arguments, **changes}
         arguments.pop("uri", None)
         return endpoint_for(uri, observe=observe, reactor=self._reactor, **cast(Any, arguments))
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the attempts to come are written down in."""
+        return cast("Trace | None", self._arguments.get("trace"))
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self._arguments["trace"] = check_trace(trace)
 
     @property
     def uri(self) -> WebSocketURI:

@@ -18,6 +18,7 @@ from wsframe.core.uri import WebSocketURI, parse_uri
 from wsframe.endpoints import ProxyTLS, TLSOptions, WebSocketEndpoint
 from wsframe.endpoints.tunnel import settings_of
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions, Deflate
+from wsframe.trace import Trace
 
 __all__ = ["ConnectArguments", "Opening", "connect", "endpoint_for"]
 
@@ -35,6 +36,7 @@ class ConnectArguments(TypedDict, total=False):
     tls: IOpenSSLClientConnectionCreator | TLSOptions | None
     proxy_tls: ProxyTLS | None
     bind_address: tuple[str, int] | None
+    trace: Trace | None
     options: ClientOptions
 
 
@@ -98,6 +100,7 @@ def connect(
     tls: IOpenSSLClientConnectionCreator | TLSOptions | None = None,
     proxy_tls: ProxyTLS | None = None,
     bind_address: tuple[str, int] | None = None,
+    trace: Trace | None = None,
     options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
     reactor: IReactorTime | None = None,
 ) -> Opening:
@@ -116,7 +119,8 @@ def connect(
     `twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...)` returns; None verifies the
     server against the system's authorities. `proxy_tls` says the same for https proxies: a
     `TLSOptions`, or a function that is called with the `Proxy`. `bind_address` is the local
-    address and port of TCP, None leaves them to the system. `reactor` None is the installed one.
+    address and port of TCP, None leaves them to the system. `trace` is what the opening handshake
+    is written down in, and if that is asked for the frames. `reactor` None is the installed one.
     docs/connecting.md has each of them in full.
 
     The Deferred returned fires with a `Connection` when the WebSocket is open, within
@@ -136,6 +140,7 @@ def connect(
         tls=tls,
         proxy_tls=proxy_tls,
         bind_address=bind_address,
+        trace=trace,
         options=options,
         reactor=reactor or global_reactor(),
     )

@@ -37,6 +37,7 @@ from wsframe.options import (
     DEFAULT_SERVICE_OPTIONS,
     ServiceOptions,
 )
+from wsframe.trace import Trace
 
 __all__ = ["OnOpen", "WebSocketClientService"]
 
@@ -126,6 +127,7 @@ class WebSocketClientService(Service):
         self._changes: ConnectArguments = {}
         self._record: Opened | None = None
         self._connection: Connection | None = None
+        self._new_trace = False  # set since the attempt began
         self._began_at = 0.0
         self._opened_at = 0.0
         self._hook_failure: Exception | None = None
@@ -148,6 +150,21 @@ class WebSocketClientService(Service):
     def connection(self) -> Connection | None:
         """The open connection, None while there is none."""
         return self._connection if self._machine.state is Doing.OPEN else None
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the connections are written down in, None for nothing.
+
+        It may be set at any moment, and holds for the open connection, too.
+        """
+        return self._attempts.trace
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self._attempts.trace = trace
+        self._new_trace = True
+        if self._connection is not None:
+            self._connection.trace = trace
 
     @property
     def last_failure(self) -> Exception | None:
@@ -290,6 +307,7 @@ class WebSocketClientService(Service):
         except Exception as error:  # noqa: BLE001 - of the hook's making; judged like any other
             self._attempt_failed(error)
             return
+        self._new_trace = False
         self._tell(events.Connecting, route=endpoint.route)
         self._began_at = self._now()
 
@@ -323,6 +341,8 @@ class WebSocketClientService(Service):
 
     def _opened(self, connection: Connection) -> None:
         self._connection = connection
+        if self._new_trace:
+            connection.trace = self.trace
         self._opened_at = self._now()
         self._retry.opened(self._opened_at)
         self._tell(

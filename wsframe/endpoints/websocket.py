@@ -49,6 +49,7 @@ from wsframe.errors import (
 )
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions, Deflate, check_compression
 from wsframe.protocol import ConnectionClientFactory, Listener, Wire
+from wsframe.trace import Trace, check_trace
 
 __all__ = ["ConnectionProtocol", "WebSocketEndpoint"]
 
@@ -136,6 +137,7 @@ class WebSocketEndpoint:
         proxy_tls: ProxyTLS | None = None,
         bind_address: tuple[str, int] | None = None,
         options: ClientOptions = DEFAULT_CLIENT_OPTIONS,
+        trace: Trace | None = None,
         observe: Observe | None = None,
     ) -> None:
         if cookies is not None and not isinstance(cookies, CookieJar):
@@ -153,6 +155,7 @@ class WebSocketEndpoint:
         self._proxy_tls = proxy_tls
         self._bind_address = _checked_address(bind_address)
         self._options = options
+        self._trace = check_trace(trace)
         build_request(  # what is wrong with the arguments is said now
             host=uri.host,
             port=uri.port,
@@ -249,6 +252,7 @@ class WebSocketEndpoint:
             **cast(Any, self._said),
         )
         factory.noisy = False
+        factory.trace = self._trace
         protocols: list[Any] = []
 
         def handshake(protocol: Any) -> Deferred[object]:

@@ -34,9 +34,11 @@ from wsframe.clock import BLOCKED, loop_watch, monotonic_clock
 from wsframe.core import frames
 from wsframe.core.closing import Closing, check_close, is_valid_code, truncate_reason
 from wsframe.core.keepalive import Action, Keepalive
+from wsframe.core.trace import Role
 from wsframe.errors import OpenError, OpenTimeout, Side
 from wsframe.options import ConnectionOptions
 from wsframe.protocol.tcp import set_keepalive, set_no_delay, unsent_bytes
+from wsframe.trace import Tap, Trace
 
 _log: Final = Logger(namespace="wsframe.protocol")
 
@@ -161,6 +163,12 @@ class CommonProtocol:
     open_error: OpenError | None = None
     """Why the WebSocket did not open, once that is known."""
 
+    tap: Tap | None = None
+    """What every byte is told to, while the connection is traced."""
+
+    streamed = False
+    """Whether the application ever sent a frame in parts."""
+
     # ---------------------------------------------------------------- from the transport
 
     def connectionMade(self) -> None:
@@ -182,10 +190,17 @@ class CommonProtocol:
             set_no_delay(self.transport)
         set_keepalive(self.transport, self.options)
         self.transport.registerProducer(_Outgoing(self), True)
+        if self.factory.trace is not None:
+            self.tap = self._new_tap(self.factory.trace)
+            # Autobahn finds out the peer, and sends, in the same breath.
+            details = create_transport_details(self.transport, self.factory.isServer)
+            self.tap.begin(details.peer or "unknown")
         super().connectionMade()  # type: ignore[misc]
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes from the peer."""
+        if self.tap is not None:
+            self.tap.received(data)
         if self._discarding:
             return
         if self.state == WebSocketProtocol.STATE_CONNECTING:
@@ -213,6 +228,9 @@ class CommonProtocol:
         for name in ("_abort_call", "openHandshakeTimeoutCall", "autoPingPendingCall"):
             self._cancel(name)
         self.closing.lose(None, _lost_text(reason))
+        if self.tap is not None:
+            self.tap.ended(self.closing.settle())
+            self.tap = None
         if not self.is_open.called:
             error = self.open_error or OpenError(
                 f"the connection was lost: {self.closing.reason}", phase="handshake"
@@ -291,6 +309,8 @@ class CommonProtocol:
             super().sendData(data, sync, chopsize)  # type: ignore[misc]
             return
         if not self.blocked:
+            if self.tap is not None:
+                self.tap.sent(data)
             self.transport.write(data)
             return
         self.backlog += len(data)
@@ -307,7 +327,10 @@ class CommonProtocol:
                 part.append(self._waiting.popleft())
                 size += len(part[-1])
             self.backlog -= size
-            self.transport.write(b"".join(part))
+            joined = b"".join(part)
+            if self.tap is not None:
+                self.tap.sent(joined)
+            self.transport.write(joined)
 
     def _send(self) -> None:
         """Autobahn: write the next chopped piece; on our reactor, not on a global one."""
@@ -316,13 +339,50 @@ class CommonProtocol:
             queue.clear()
             cast(Any, self).triggered = False
             return
-        self.transport.write(queue.popleft()[0])
+        chopped = queue.popleft()[0]
+        if self.tap is not None:
+            self.tap.sent(chopped)
+        self.transport.write(chopped)
         self.factory.reactor.callLater(0, self._send)
 
     @property
     def options(self) -> ConnectionOptions:
         """The limits that Autobahn has no names for."""
         return cast(ConnectionOptions, self.factory.options)
+
+    # ---------------------------------------------------------------- tracing
+
+    def use_trace(self, trace: Trace | None) -> None:
+        """Trace the open WebSocket from here on, or, with None, no longer."""
+        if self.tap is not None and self.tap.trace is trace:
+            return
+        self.tap = None
+        is_open = self.state in {WebSocketProtocol.STATE_OPEN, WebSocketProtocol.STATE_CLOSING}
+        if trace is not None and is_open:
+            self.tap = self._new_tap(trace)
+            sent_left, received_left = self._sent_left(), self._received_left()
+            self.tap.join(self.peer or "unknown", sent_left=sent_left, received_left=received_left)
+            self.tap.received(self.data)  # it has come, and is not parsed yet
+
+    def _new_tap(self, trace: Trace) -> Tap:
+        role: Role = "server" if self.factory.isServer else "client"
+        return trace.tap(self, role, secure=ISSLTransport.providedBy(self.transport))
+
+    def _sent_left(self) -> int | None:
+        """Return how much the transport has still to be given of a frame; None if nobody knows."""
+        this = cast(Any, self)
+        if this.send_queue or (self.streamed and self._waiting):
+            return None
+        if this.send_state != WebSocketProtocol.SEND_STATE_INSIDE_MESSAGE_FRAME:
+            return 0
+        return cast(int, this.send_message_frame_length - this.send_message_frame_masker.pointer())
+
+    def _received_left(self) -> int:
+        """Return how much is still to be parsed of a frame that has begun."""
+        this = cast(Any, self)
+        if this.current_frame is None:
+            return 0
+        return cast(int, this.current_frame.length - this.current_frame_masker.pointer())
 
     # ---------------------------------------------------------------- frames out
 
@@ -398,6 +458,7 @@ class CommonProtocol:
         if not 0 <= length < 1 << 63:
             raise ValueError(f"{length!r} is not the length of a frame")
         key = self._mask_key()
+        self.streamed = True
         this.send_message_frame_length = length
         this.send_message_frame_mask = key or None
         this.send_message_frame_masker = create_xor_masker(key or b"\0\0\0\0", length)
@@ -479,6 +540,8 @@ class CommonProtocol:
         if self.blocked:
             self.sending_blocked()
         self._arm_keepalive()
+        if self.tap is None and self.factory.trace is not None:
+            self.use_trace(self.factory.trace)  # it was set during the opening handshake
         self.call_application(cast(Any, self).onOpen)
 
     def _onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
@@ -715,6 +778,9 @@ class CommonFactory:
     reactor: IReactorTime
     isServer: bool
     options: ConnectionOptions
+
+    trace: Trace | None = None
+    """What the connections that come are written down in."""
 
     compress_from = 0
     """Bytes from which a message is compressed, where compression was agreed on."""

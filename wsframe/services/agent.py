@@ -23,6 +23,7 @@ from wsframe.monitor.report import check_field, encode_binary
 from wsframe.monitor.sampler import Sampler
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, DEFAULT_RETRY_POLICY
 from wsframe.services.listening import cut_on_next_signal, naming, seconds
+from wsframe.services.tracing import TRACE_FLAGS, TRACE_PARAMETERS, Tracing
 
 __all__ = ["AgentService", "Options", "makeService"]
 
@@ -72,7 +73,10 @@ class Options(usage.Options):
             DEFAULT_CLIENT_OPTIONS.ping_timeout,
             "Seconds without a sign of life after a ping until the monitor is given up.",
         ],
+        *TRACE_PARAMETERS,
     ]
+
+    optFlags = TRACE_FLAGS
 
     def postOptions(self) -> None:
         """Check everything now, while there is somebody to read the answer."""
@@ -109,6 +113,7 @@ class Options(usage.Options):
         with naming("ping-timeout"):
             timeout = seconds(self, "ping-timeout")
             self.client_options = replace(self.client_options, ping_timeout=timeout)
+        self.tracing = Tracing(self)
 
     def _tls(self) -> TLSOptions | None:
         given = {name: self[name] for name in ("ca", "certificate") if self[name] is not None}
@@ -144,6 +149,7 @@ class AgentService(WebSocketClientService):
     def __init__(self, options: Options) -> None:
         self._sampler = options.sampler
         self._interval = options.interval
+        self._tracing = options.tracing
         headers = {} if options.token is None else {"Authorization": f"Bearer {options.token}"}
         super().__init__(
             options.uri,
@@ -170,8 +176,14 @@ class AgentService(WebSocketClientService):
             except ReceiveTimeout:
                 return
 
+    def startService(self) -> None:
+        """Begin to connect, and to write the trace that is asked for."""
+        self._tracing.start(self)
+        super().startService()
+
     def stopService(self) -> Deferred[None]:
         """Close and end; a second SIGTERM meanwhile is immediate."""
+        self._tracing.stop()
         connection = self.connection
         stopping = super().stopService()
         if connection is None:

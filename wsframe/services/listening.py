@@ -24,6 +24,7 @@ from wsframe.handling import Handler
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketServerService
+from wsframe.services.tracing import TRACE_FLAGS, TRACE_PARAMETERS, Tracing
 
 __all__ = [
     "ListeningOptions",
@@ -94,10 +95,12 @@ class ListeningOptions(usage.Options):
             DEFAULT_SERVER_OPTIONS.ping_timeout,
             "Seconds without a sign of life after a ping until a client is given up.",
         ],
+        *TRACE_PARAMETERS,
     ]
 
     optFlags = [  # noqa: RUF012 - Twisted's way
         ["allow-anonymous", None, "Listen beyond this machine although no token is asked for."],
+        *TRACE_FLAGS,
     ]
 
     def __init__(self) -> None:
@@ -131,6 +134,7 @@ class ListeningOptions(usage.Options):
                     "machine only: add :interface=127.0.0.1, or say --allow-anonymous"
                 )
         self.server_options = self.build_options()
+        self.tracing = Tracing(self)
 
     @property
     def loopback_only(self) -> bool:
@@ -222,6 +226,7 @@ class ListeningService(WebSocketServerService):
         self._routes = {"/healthz": _healthy, **routes}
         self._guarded = guarded
         self._loopback_only = options.loopback_only
+        self._tracing = options.tracing
         self._auth = (
             None
             if options.tokens is None
@@ -253,8 +258,14 @@ class ListeningService(WebSocketServerService):
                     )
         super().started(server)
 
+    def startService(self) -> None:
+        """Begin to listen, and to write the trace that is asked for."""
+        self._tracing.start(self)
+        super().startService()
+
     def stopService(self) -> Deferred[None]:
         """Drain; a second SIGTERM meanwhile is immediate."""
+        self._tracing.stop()
         server = self.server
         stopping = super().stopService()
         if server is None or global_reactor() is not self.reactor:
