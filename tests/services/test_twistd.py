@@ -507,15 +507,15 @@ async def test_what_a_hostile_server_says_cannot_forge_the_log(options: tuple[st
             raw = await monitor.accepted()
             await raw.read_head()
             raw.write(
-                "HTTP/1.1 401 \xff\x9b2JFORGED\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
+                "HTTP/1.1 503 \xff\x9b2JFORGED\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
             )
             raw.finish()
-            await process.says("answered 401")
+            await process.says("answered 503")
             raw = await monitor.accepted()
             head = await raw.read_head()
             raw.write(switching(head).replace(b"\r\n\r\n", b"\r\nX: \x1b]0;FORGED\r\n\r\n"))
             raw.finish()
-            await process.says("(?s)answered 401.*Not connected")
+            await process.says("(?s)answered 503.*Not connected")
         finally:
             await process.kill()
         assert not CONTROL.search(process.output.replace("\r", "\\r")), process.output
