@@ -342,7 +342,8 @@ class OpenCancelled(OpenError):
     """The attempt to open was cancelled; `phase` says what it was waiting for.
 
     `proxy` is the proxy that it was waiting for, without its password, None for none. `attempts`
-    are as in `OpenTimeout`.
+    are as in `OpenTimeout`. `refusal` is what is known of a refusal that had begun to come, None
+    where there is none; at a deadline it is told in place of the timeout.
     """
 
     def __init__(
@@ -352,10 +353,12 @@ class OpenCancelled(OpenError):
         phase: Phase | None = None,
         proxy: str | None = None,
         attempts: tuple[AddressFailure, ...] = (),
+        refusal: ProxyError | None = None,
     ) -> None:
         super().__init__(message, phase=phase)
         self.proxy = proxy
         self.attempts = attempts
+        self.refusal = refusal
 
 
 class ConnectionClosed(WSFrameError):

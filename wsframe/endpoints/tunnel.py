@@ -35,6 +35,7 @@ from wsframe.endpoints.tls_options import TLSOptions
 from wsframe.errors import (
     InvalidURI,
     NameLookupFailed,
+    OpenCancelled,
     OpenError,
     OpenTimeout,
     ProxyError,
@@ -246,6 +247,9 @@ class FailoverEndpoint:
                 errors.append(error)
                 if not _is_the_targets(error):
                     self._failover.failed(way, self._now())
+            except OpenCancelled as error:
+                error.others = tuple(errors)  # a deadline tells what the ways before it came to
+                raise
             else:
                 self._failover.worked(way)
                 return protocol
