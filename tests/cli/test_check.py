@@ -14,7 +14,7 @@ import pytest
 import pytest_twisted
 from integration.certificates import Authority
 from integration.peers import free_port
-from integration.proxies import ENCODED, PASSWORD, USER, Proxies
+from integration.proxies import ENCODED, PASSWORD, USER, Proxies, RecordingProxy
 from integration.raw import WAIT, Raw, RawServer, Stepped, header, turns, within
 from twisted.internet import defer
 from twisted.internet.error import ConnectionDone
@@ -242,6 +242,17 @@ async def test_proxy_that_is_silent_is_given_up() -> None:
         given = ["--proxy", f"http://127.0.0.1:{proxy.port}", "--timeout", "0.05"]
         checked = await check_of("ws://127.0.0.1:9/", *given, status=1)
     assert (checked["error"]["kind"], checked["error"]["phase"]) == ("ProxyTimeout", "proxy")
+
+
+@pytest_twisted.ensureDeferred
+async def test_server_with_a_trailing_dot_has_the_certificate_of_its_name(
+    authority: Authority, ca: str
+) -> None:
+    """As without --ca, where it is verified as `connect` does it."""
+    async with RecordingProxy() as proxy, RawServer(certificate=authority.issue("name")) as target:
+        given = [f"wss://name.:{target.port}/", "--proxy", proxy.url, "--ca", ca]
+        checked = await check_of(*given, status=0)
+    assert checked["error"] is None
 
 
 @pytest_twisted.ensureDeferred

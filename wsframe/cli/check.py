@@ -17,7 +17,7 @@ from wsframe.clock import monotonic_clock
 from wsframe.core.proxy import Failover, Route, Way
 from wsframe.core.timing import PhaseDone
 from wsframe.core.uri import WebSocketURI, basic_credentials
-from wsframe.endpoints import ProxyTLS
+from wsframe.endpoints import ProxyTLS, TLSOptions
 from wsframe.endpoints.link import with_deadline
 from wsframe.endpoints.tunnel import endpoint_to
 from wsframe.errors import OpenCancelled, WSFrameError, printable
@@ -70,7 +70,7 @@ async def check(
     uri: WebSocketURI,
     route: Route,
     *,
-    tls: IOpenSSLClientConnectionCreator | None,
+    tls: IOpenSSLClientConnectionCreator | TLSOptions | None,
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
     said: Callable[[PhaseDone], object] = lambda _: None,
