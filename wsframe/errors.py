@@ -126,11 +126,13 @@ class OpenError(WSFrameError):
     """No open WebSocket came about.
 
     `phase` is the link of the chain in which the attempt ended, None when it is not known.
-    `others` are what the ways before failed with, where a list of proxies was tried.
+    `others` are what the ways before failed with, where a list of proxies was tried. `at_deadline`
+    says whether the time was waited out, also for a refusal whose body did not end.
     """
 
     phase: Phase | None = None
     others: tuple[OpenError, ...] = ()
+    at_deadline: bool = False
 
     def __init__(self, message: str, *, phase: Phase | None = None) -> None:
         super().__init__(message)

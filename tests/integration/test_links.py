@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import capturedLogs
 from zope.interface import implementer
 
+from wsframe.core.proxy import ProxySettings
 from wsframe.core.timing import PhaseDone
 from wsframe.endpoints import HTTPConnectEndpoint, SOCKSEndpoint
 from wsframe.endpoints.tunnel import tunnel_endpoint
@@ -164,3 +165,20 @@ async def test_deadline_of_the_last_way_tells_of_those_before() -> None:
     (before,) = caught.value.others
     assert isinstance(before, ProxyRefused)
     assert "answered 403 No" in str(caught.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_way_whose_refusal_does_not_end_is_waited_for_once() -> None:
+    from twisted.internet import reactor
+
+    async def hang(raw: Raw) -> None:
+        await raw.read_head()
+        raw.write(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\n")
+
+    async with RawServer(hang) as first, RawServer(grant) as last:
+        settings = ProxySettings([f"http://127.0.0.1:{proxy.port}" for proxy in (first, last)])
+        for _ in range(2):
+            endpoint = tunnel_endpoint(reactor, "h:1", proxies=settings, timeout=0.2)
+            opened: Any = await endpoint.connect(Factory.forProtocol(Raw))
+            await opened.drop()
+        assert (len(first.connections), len(last.connections)) == (1, 2)

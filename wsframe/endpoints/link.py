@@ -87,6 +87,7 @@ def with_deadline(
             late = OpenTimeout(text, phase=error.phase, attempts=error.attempts)
         else:
             late = ProxyTimeout(text, proxy=error.proxy, phase=error.phase, attempts=error.attempts)
+        late.at_deadline = True
         return Failure(all_of([*error.others, late]))
 
     return attempt.addBoth(done)
@@ -217,23 +218,6 @@ class Link(Protocol):
         text = f"cancelled in phase {self.phase}"
         refusal = self.refusal()
         self.fail(OpenCancelled(text, phase=self.phase, proxy=self.proxy, refusal=refusal))
-
-    def readConnectionLost(self) -> None:
-        """Twisted: the other side sends no more; who is inside may still, where it knows of that.
-
-        To all others this is the end of the connection, as it is without a link in between.
-        """
-        inner: Any = cast(Any, IHalfCloseableProtocol)(self._inner, None)
-        if inner is not None:
-            inner.readConnectionLost()
-        else:
-            cast(Any, self.transport).connectionLost(Failure(ConnectionDone()))
-
-    def writeConnectionLost(self) -> None:
-        """Twisted: this side sends no more, as the protocol inside wanted."""
-        inner: Any = cast(Any, IHalfCloseableProtocol)(self._inner, None)
-        if inner is not None:
-            inner.writeConnectionLost()
 
     def readConnectionLost(self) -> None:
         """Twisted: the other side has ended its direction; for most protocols that is the end."""
