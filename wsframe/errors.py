@@ -126,11 +126,13 @@ class OpenError(WSFrameError):
     """No open WebSocket came about.
 
     `phase` is the link of the chain in which the attempt ended, None when it is not known.
-    `others` are what the ways before failed with, where a list of proxies was tried.
+    `others` are what the ways before failed with, where a list of proxies was tried. `at_deadline`
+    says whether the time was waited out, also for a refusal whose body did not end.
     """
 
     phase: Phase | None = None
     others: tuple[OpenError, ...] = ()
+    at_deadline: bool = False
 
     def __init__(self, message: str, *, phase: Phase | None = None) -> None:
         super().__init__(message)
@@ -342,7 +344,8 @@ class OpenCancelled(OpenError):
     """The attempt to open was cancelled; `phase` says what it was waiting for.
 
     `proxy` is the proxy that it was waiting for, without its password, None for none. `attempts`
-    are as in `OpenTimeout`.
+    are as in `OpenTimeout`. `refusal` is what is known of a refusal that had begun to come, None
+    where there is none; at a deadline it is told in place of the timeout.
     """
 
     def __init__(
@@ -352,10 +355,12 @@ class OpenCancelled(OpenError):
         phase: Phase | None = None,
         proxy: str | None = None,
         attempts: tuple[AddressFailure, ...] = (),
+        refusal: ProxyError | None = None,
     ) -> None:
         super().__init__(message, phase=phase)
         self.proxy = proxy
         self.attempts = attempts
+        self.refusal = refusal
 
 
 class ConnectionClosed(WSFrameError):

@@ -14,7 +14,7 @@ import pytest
 import pytest_twisted
 from integration.certificates import Authority
 from integration.peers import free_port
-from integration.proxies import ENCODED, PASSWORD, USER, Proxies
+from integration.proxies import ENCODED, PASSWORD, USER, Proxies, RecordingProxy
 from integration.raw import WAIT, Raw, RawServer, Stepped, header, turns, within
 from twisted.internet import defer
 from twisted.internet.error import ConnectionDone
@@ -186,7 +186,7 @@ async def test_what_a_proxy_repeats_of_the_credentials_is_not_shown() -> None:
     async def script(raw: Raw) -> None:
         said = header(await raw.read_head(), "Proxy-Authorization")
         body = f"\n  {USER} / {PASSWORD} sent \x1b[31m{said}\nsecond line"
-        head = f"HTTP/1.1 403 No\r\nX-Said: {said}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"HTTP/1.1 403 No {said}\r\nX-Said: {said}\r\nContent-Length: {len(body)}\r\n\r\n"
         raw.write(f"{head}{body}".encode())
 
     async with RawServer(script) as proxy:
@@ -198,6 +198,7 @@ async def test_what_a_proxy_repeats_of_the_credentials_is_not_shown() -> None:
         )
     error = checked["error"]
     assert (error["kind"], error["phase"], error["status"]) == ("ProxyRefused", "proxy", 403)
+    assert "answered 403 No Basic *** to" in error["message"]
     assert error["body"] == "*** / *** sent \\x1b[31mBasic ***"
     assert ["X-Said", "Basic ***"] in error["headers"]
     assert error["proxy"] == f"http://127.0.0.1:{proxy.port}"
@@ -241,6 +242,24 @@ async def test_proxy_that_is_silent_is_given_up() -> None:
         given = ["--proxy", f"http://127.0.0.1:{proxy.port}", "--timeout", "0.05"]
         checked = await check_of("ws://127.0.0.1:9/", *given, status=1)
     assert (checked["error"]["kind"], checked["error"]["phase"]) == ("ProxyTimeout", "proxy")
+
+
+@pytest_twisted.ensureDeferred
+async def test_server_with_a_trailing_dot_has_the_certificate_of_its_name(
+    authority: Authority, ca: str
+) -> None:
+    """As without --ca, where it is verified as `connect` does it."""
+    async with RecordingProxy() as proxy, RawServer(certificate=authority.issue("name")) as target:
+        given = [f"wss://name.:{target.port}/", "--proxy", proxy.url, "--ca", ca]
+        checked = await check_of(*given, status=0)
+    assert checked["error"] is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_user_of_a_socks_proxy_may_have_a_colon() -> None:
+    given = ["--proxy", f"socks5h://us%3Aer:x@127.0.0.1:{free_port()}"]
+    checked = await check_of("ws://127.0.0.1:9/", *given, status=1)
+    assert checked["error"]["kind"] == "ProxyUnreachable"
 
 
 @pytest_twisted.ensureDeferred

@@ -347,15 +347,39 @@ def test_digest_is_answered_on_a_new_connection_when_the_proxy_ends_this_one(que
     assert handshake.receive(OPEN) == Step(leftover=b"")
 
 
-@pytest.mark.parametrize("end", [0, 1])
-def test_question_that_lasts_to_the_end_of_the_connection_is_answered_on_a_new_one(end):
-    """A body without a length, and one that breaks off."""
-    question = asks(DIGEST)
-    question = question.replace(b"Content-Length: 2\r\n", b"") if end == 0 else question[:-1]
+def test_question_that_breaks_off_is_answered_on_a_new_connection():
     handshake = connect(WITH_PASSWORD, unasked=False)
-    assert handshake.receive(question) == Step()
+    assert handshake.receive(asks(DIGEST)[:-1]) == Step()
     assert handshake.receive(b"") == Step(reconnect=True)
     assert said(handshake.request) == "Digest"
+
+
+def test_question_without_a_length_is_answered_before_the_connection_ends():
+    """Some proxies send no body, and wait."""
+    handshake = connect(WITH_PASSWORD, unasked=False)
+    question = asks(DIGEST).replace(b"Content-Length: 2\r\n", b"")
+    assert handshake.receive(question) == Step(reconnect=True)
+    assert said(handshake.request) == "Digest"
+
+
+def test_question_without_a_length_and_without_an_answer_is_told_with_its_body():
+    handshake = connect()
+    question = asks(DIGEST).replace(b"Content-Length: 2\r\n", b"")
+    assert handshake.refusal() is None
+    assert handshake.receive(question) == Step()
+    assert handshake.receive(b"more") == Step()
+    refusal = handshake.refusal()
+    assert isinstance(refusal, ProxyAuthRequired)
+    assert refusal.body.endswith(b"more")
+    with pytest.raises(ProxyAuthRequired) as caught:
+        handshake.receive(b"")
+    assert (caught.value.status, caught.value.body) == (407, refusal.body)
+
+
+def test_tunnel_that_is_open_has_no_refusal():
+    handshake = connect()
+    assert handshake.receive(OPEN) == Step(leftover=b"")
+    assert handshake.refusal() is None
 
 
 def test_connection_that_was_to_be_kept_and_is_not_is_replaced_once():

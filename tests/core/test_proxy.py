@@ -1073,4 +1073,9 @@ def test_a_unix_socket_is_reached_directly():
     """Whatever is set, and however wrong that is: a proxy could not reach it."""
     uri = parse_uri("ws+unix://%2Frun%2Fapp.sock/")
     for made in (ProxySettings("http://p:1"), from_environment({"ws_proxy": "planted://"})):
-        assert made.choose(uri).direct
+        route = made.choose(uri)
+        assert route.direct
+        assert route.explain() == (
+            "ws+unix://%2Frun%2Fapp.sock: direct, because the server is on a Unix socket,"
+            " to which no proxy leads\n  1. /run/app.sock"
+        )

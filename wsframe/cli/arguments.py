@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from OpenSSL import crypto
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
 
 from wsframe.auth import load_password
 from wsframe.core.proxy import Proxy, ProxySettings, Route, from_environment
 from wsframe.core.uri import WebSocketURI, parse_uri
+from wsframe.endpoints import TLSOptions
 from wsframe.errors import InvalidProxy
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
 
@@ -197,17 +197,13 @@ def chosen_route(options: argparse.Namespace, settings: ProxySettings) -> Route:
     return route
 
 
-def tls(options: argparse.Namespace) -> IOpenSSLClientConnectionCreator | None:
+def tls(options: argparse.Namespace) -> TLSOptions | None:
     """Return what verifies the server, None for the system's authorities."""
     if options.ca is None or not options.uri.secure:
         return None
-    return optionsForClientTLS(options.uri.host, trustRoot=options.ca)
+    return TLSOptions(ca=options.ca)
 
 
-def proxy_tls(
-    options: argparse.Namespace,
-) -> Callable[[Proxy], IOpenSSLClientConnectionCreator] | None:
+def proxy_tls(options: argparse.Namespace) -> TLSOptions | None:
     """Return what says how https proxies are verified, None for the system's authorities."""
-    if options.proxy_ca is None:
-        return None
-    return lambda proxy: optionsForClientTLS(proxy.host, trustRoot=options.proxy_ca)
+    return None if options.proxy_ca is None else TLSOptions(ca=options.proxy_ca)

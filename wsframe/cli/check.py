@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from wsframe.clock import monotonic_clock
 from wsframe.core.proxy import Failover, Route, Way
 from wsframe.core.timing import PhaseDone
 from wsframe.core.uri import WebSocketURI, basic_credentials
-from wsframe.endpoints import ProxyTLS
+from wsframe.endpoints import ProxyTLS, TLSOptions
 from wsframe.endpoints.link import with_deadline
 from wsframe.endpoints.tunnel import endpoint_to
 from wsframe.errors import OpenCancelled, WSFrameError, printable
@@ -69,7 +70,7 @@ async def check(
     uri: WebSocketURI,
     route: Route,
     *,
-    tls: IOpenSSLClientConnectionCreator | None,
+    tls: IOpenSSLClientConnectionCreator | TLSOptions | None,
     proxy_tls: ProxyTLS | None,
     options: ClientOptions,
     said: Callable[[PhaseDone], object] = lambda _: None,
@@ -122,12 +123,15 @@ def _described(error: Exception, secrets: tuple[str, ...]) -> dict[str, Any]:
             text = text.replace(secret, "***")
         return printable(text)
 
+    message = str(error)
+    for secret in secrets:  # as a whole word: a short one is a part of many of our own
+        message = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", message)
     body: bytes = getattr(error, "body", b"")
     lines = body.decode(errors="backslashreplace").split("\n")
     first = next((line.strip() for line in lines if line.strip()), "")
     return {
         "kind": type(error).__name__,
-        "message": str(error),
+        "message": message,
         "phase": getattr(error, "phase", None),
         "proxy": getattr(error, "proxy", None),
         "status": getattr(error, "status", None),
@@ -143,7 +147,7 @@ def _secrets(way: Way) -> Iterator[str]:
     found: set[str] = set()
     for proxy in way:
         found |= {proxy.user or "", proxy.password or "", proxy.token or ""}
-        if proxy.user is not None:
+        if proxy.user is not None and proxy.scheme.startswith("http"):
             basic = basic_credentials(proxy.user, proxy.password or "")
             found.add(basic.removeprefix("Basic "))
     yield from sorted(found - {""}, key=len, reverse=True)

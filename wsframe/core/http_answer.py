@@ -102,6 +102,21 @@ class AnswerReader:
         # Where the head is good, a body that is not ends here.
         return self._answer()
 
+    def so_far(self) -> Answer | None:
+        """Return the answer without what is missing of its body, None before the end of its head.
+
+        It is not to be asked after the answer was complete.
+        """
+        return None if self._response is None else self._answer()
+
+    @property
+    def endless(self) -> bool:
+        """Whether the head is there, and nothing but the end of the connection ends the body."""
+        if self._response is None:
+            return False
+        headers = self._response[2]
+        return "content-length" not in headers and "transfer-encoding" not in headers
+
     def _advance(self, data: bytes) -> Answer | None:
         # h11 is never given more than it may hold. In one piece with its end, it would accept a
         # head of any size.

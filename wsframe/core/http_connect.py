@@ -123,11 +123,27 @@ class HTTPConnect:
         except BadAnswer as error:
             raise self._bad(str(error)) from None
         if answer is None:
-            return Step()
+            return self._without_its_body() or Step()
         if answer.switched:
             detail = f"HTTP {answer.status}, {self._scheme}".rstrip(", ")
             return Step(leftover=answer.trailing, detail=detail)
         return self._refused(answer)
+
+    def _without_its_body(self) -> Step | None:
+        """Return the answer to a 407 whose body has no end but that of the connection.
+
+        Some proxies send none, and wait for the next request; as this connection cannot be used
+        again, there is nothing to wait for. None when there is no answer: then the body is told.
+        """
+        answer = self._reader.so_far() if self._reader.endless else None
+        if answer is None or answer.status != 407:
+            return None
+        return self._answer(answer)
+
+    def refusal(self) -> ProxyError | None:
+        """Return the refusal whose body is still to come, None where there is none."""
+        answer = self._reader.so_far()
+        return None if answer is None or answer.switched else self._error(answer)
 
     def _again(self) -> Step | None:
         """Return how to go on where the connection ended before any answer, None for not at all."""
@@ -185,17 +201,20 @@ class HTTPConnect:
         return BadProxyAnswer(f"{self._proxy}: {text}", proxy=str(self._proxy))
 
     def _refused(self, answer: Answer) -> Step:
+        step = self._answer(answer) if answer.status == 407 else None
+        if step is None:
+            raise self._error(answer)
+        return step
+
+    def _error(self, answer: Answer) -> ProxyError:
         kind: type[ProxyError] = ProxyRefused
         sent = self._auth.sent or (self._negotiation is not None and self._negotiation.sent)
         if answer.status == 401 and sent:
             kind = ProxyAuthRefused  # tinyproxy's way to say that the password is wrong
         elif answer.status == 407:
-            step = self._answer(answer)
-            if step is not None:
-                return step
             kind = ProxyAuthRefused if sent else ProxyAuthRequired
         said = f"{answer.status} {printable(answer.reason)}".rstrip()
-        raise kind(
+        return kind(
             f"{self._proxy} answered {said} to CONNECT {self._target}",
             proxy=str(self._proxy),
             status=answer.status,

@@ -413,9 +413,9 @@ _One = str | Proxy | Sequence[str | Proxy] | None
 Proxies = str | Proxy | Sequence[str | Proxy] | Mapping[str, _One] | FromEnvironment | None
 """A URL or Proxy for everything, a list of them to try in order, or a mapping; None: direct."""
 
-Rule = Literal["no_proxy", "key", "variable", "option", "default"]
+Rule = Literal["no_proxy", "key", "variable", "option", "socket", "default"]
 """What decided a route: a NO_PROXY list, a key of `proxies=`, an environment variable, an option
-of a command, or nothing."""
+of a command, that the server is on a Unix socket of this machine, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -445,6 +445,7 @@ class Route:
 
     `rule` is what decided, `name` the key, variable or option, or the name of the NO_PROXY list,
     and `entry` the entry of that list. `notes` are what was passed over in the settings.
+    `unix_path` is the Unix socket that the server listens on, None for TCP.
     """
 
     scheme: str
@@ -455,6 +456,7 @@ class Route:
     name: str | None = None
     entry: str | None = None
     notes: tuple[str, ...] = ()
+    unix_path: str | None = None
 
     @property
     def direct(self) -> bool:
@@ -469,6 +471,7 @@ class Route:
             "key": f"the key {self.name!r} of the proxies given",
             "variable": f"the environment variable {self.name}",
             "option": f"the option {self.name}",
+            "socket": "the server is on a Unix socket, to which no proxy leads",
             "default": "no proxy is set for it",
         }[self.rule]
 
@@ -481,15 +484,20 @@ class Route:
         for proxy in way:
             yield _hop(str(proxy), None if proxy.path is not None else proxy.host, before)
             before = proxy
-        yield _hop(format_host_port(self.host, self.port), self.host, before)
+        if self.unix_path is not None:
+            yield Hop(self.unix_path, "none")
+        else:
+            yield _hop(format_host_port(self.host, self.port), self.host, before)
 
     def explain(self) -> str:
         """Return the whole in words, a line for each way and each note; without credentials."""
         target = f"{self.scheme}://{format_host_port(self.host, self.port)}"
+        if self.unix_path is not None:
+            target = f"{self.scheme}+unix://{quote(self.unix_path, safe='')}"
         count = len(self.ways)
         how = "direct" if self.direct else f"{count} way{'s, in order' if count > 1 else ''}"
         lines = [f"{target}: {how}, because of {self.why}"]
-        if self.rule == "default":
+        if self.rule in {"default", "socket"}:
             lines = [f"{target}: {how}, because {self.why}"]
         lines += [
             f"  {number}. {' > '.join(str(hop) for hop in self.hops(way))}"
@@ -619,7 +627,8 @@ class ProxySettings:
         rule: Rule = "default"
         name: str | None = None
         if uri.unix_path is not None:  # on this machine: no proxy leads there
-            return Route(uri.scheme, uri.host, uri.port)
+            path = uri.unix_path
+            return Route(uri.scheme, uri.host, uri.port, rule="socket", unix_path=path)
         entry = self._no_proxy.matches(uri.host, uri.port)
         if entry is not None:
             rule, name = "no_proxy", self._no_proxy_name

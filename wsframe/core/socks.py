@@ -93,6 +93,9 @@ class _Handshake:
         self._held = bytearray()
         self.request, self._wanted = next(script)
 
+    def refusal(self) -> None:
+        """Return None: the code of a refusal comes in two bytes, and ends it."""
+
     def receive(self, data: bytes) -> Step:
         """Take the proxy's bytes in (`b""`: the end); return what follows from them."""
         if getgeneratorstate(self._script) == GEN_CLOSED:
@@ -197,6 +200,7 @@ def _script_5(talk: _Talk, login: bytes | None, request: bytes) -> _Script:
     _check_version_5(talk, version)
     if method == _USER_PASSWORD and login is not None:
         version, status = yield login, 2
+        login = None  # who shows the variables of a traceback shows no password
         if version not in {1, 5}:  # 1 in RFC 1929, 5 in some servers
             raise talk.bad(f"the answer to the password has version {version}, not 1")
         if status != 0:

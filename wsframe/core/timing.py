@@ -26,4 +26,4 @@ class PhaseDone:
 
 
 Observe = Callable[[PhaseDone], None]
-"""What is called with each phase that is done, in order. It must not raise."""
+"""What is called with each phase that is done, in order. What it raises is logged."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from wsframe.errors import ProxyError
+
 __all__ = ["Step", "TunnelHandshake"]
 
 
@@ -52,4 +54,8 @@ class TunnelHandshake(Protocol):
 
     def receive(self, data: bytes) -> Step:
         """Take the proxy's bytes in (`b""`: the end); return what follows from them."""
+        ...
+
+    def refusal(self) -> ProxyError | None:
+        """Return the refusal that has begun to come and is clear already, None for none."""
         ...

@@ -31,7 +31,7 @@ from wsframe.clock import monotonic_clock
 from wsframe.core.happy_eyeballs import Attempts, in_turn
 from wsframe.core.timing import Observe, PhaseDone
 from wsframe.core.uri import format_host_port, to_ascii_host
-from wsframe.endpoints.link import Link, connect_link
+from wsframe.endpoints.link import Link, connect_link, tell
 from wsframe.errors import NameLookupFailed, OpenCancelled, TCPConnectFailed
 
 __all__ = ["HostEndpoint", "SocketEndpoint", "look_up"]
@@ -199,7 +199,8 @@ class _Race:
         before = "; ".join(map(str, self._attempts.so_far(self._now())))
         self._stop()
         if self._observe is not None:
-            self._observe(PhaseDone("tcp", link.address, self._now() - self._begun, before))
+            seconds = self._now() - self._begun
+            tell(self._observe, PhaseDone("tcp", link.address, seconds, before))
         return not self.result.called
 
     def _cancel(self, _: Deferred[IProtocol]) -> None:
@@ -301,7 +302,7 @@ def look_up(
             if not found:
                 fail(f"no address for {where}")
             if observe is not None and not result.called:
-                observe(PhaseDone("dns", where, now() - begun, ", ".join(found)))
+                tell(observe, PhaseDone("dns", where, now() - begun, ", ".join(found)))
             if not result.called:  # nor cancelled by who observes
                 result.callback(tuple(found))
 

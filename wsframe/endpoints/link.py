@@ -17,20 +17,36 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from wsframe.clock import global_reactor, monotonic_clock
+from wsframe.core.checks import LONGEST
 from wsframe.core.timing import Observe, PhaseDone
 from wsframe.errors import (
     OpenCancelled,
     OpenError,
     OpenTimeout,
     Phase,
+    ProxyError,
     ProxyTimeout,
 )
 
-__all__ = ["Link", "Watch", "all_of", "connect_link", "with_deadline"]
+__all__ = ["Link", "Watch", "all_of", "checked_timeout", "connect_link", "tell", "with_deadline"]
+
+_log = Logger(namespace="wsframe.observe")
+
+
+def checked_timeout(seconds: float | None) -> float | None:
+    """Return the seconds given as a `timeout=`; raise TypeError or ValueError for what is none."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"timeout is a number of seconds, or None, not {seconds!r}")
+    if not 0 < seconds <= LONGEST:  # NaN is neither
+        raise ValueError(f"timeout must be above 0 and at most a year of seconds, not {seconds}")
+    return seconds
 
 
 def with_deadline(
@@ -64,13 +80,25 @@ def with_deadline(
             text += f" with {error.proxy}"
         if error.attempts:
             text += ": " + "; ".join(map(str, error.attempts))
-        if error.proxy is None:
-            return Failure(OpenTimeout(text, phase=error.phase, attempts=error.attempts))
-        return Failure(
-            ProxyTimeout(text, proxy=error.proxy, phase=error.phase, attempts=error.attempts)
-        )
+        late: OpenError
+        if error.refusal is not None:
+            late = error.refusal
+        elif error.proxy is None:
+            late = OpenTimeout(text, phase=error.phase, attempts=error.attempts)
+        else:
+            late = ProxyTimeout(text, proxy=error.proxy, phase=error.phase, attempts=error.attempts)
+        late.at_deadline = True
+        return Failure(all_of([*error.others, late]))
 
     return attempt.addBoth(done)
+
+
+def tell(observe: Observe, done: PhaseDone) -> None:
+    """Tell an observer; what it raises is logged, and the attempt that it watches goes on."""
+    try:
+        observe(done)
+    except Exception:  # noqa: BLE001 - the application's; in the way of a reactor it would hang us
+        _log.failure("Error in what observes an opening, phase {phase}", phase=done.phase)
 
 
 class Watch:
@@ -90,7 +118,7 @@ class Watch:
     def done(self, phase: Phase, to: str, since: float, detail: str = "") -> None:
         """Tell of a phase that began at `since`, in the time of `now`, and has succeeded."""
         if self._observe is not None:
-            self._observe(PhaseDone(phase, to, self.now() - since, detail))
+            tell(self._observe, PhaseDone(phase, to, self.now() - since, detail))
 
 
 NOBODY: Final = Watch(None, None)
@@ -177,12 +205,19 @@ class Link(Protocol):
             return
         self._finished = True
         if self.transport is not None:
-            cast(Any, self.transport).abortConnection()
+            # Not every transport can: a process, for one, can only be left.
+            transport = cast(Any, self.transport)
+            getattr(transport, "abortConnection", transport.loseConnection)()
         self.result.errback(Failure(error))
+
+    def refusal(self) -> ProxyError | None:
+        """Return what is to be told at a deadline in place of a timeout, None for nothing."""
+        return None
 
     def _cancel(self, _: Deferred[IProtocol]) -> None:
         text = f"cancelled in phase {self.phase}"
-        self.fail(OpenCancelled(text, phase=self.phase, proxy=self.proxy))
+        refusal = self.refusal()
+        self.fail(OpenCancelled(text, phase=self.phase, proxy=self.proxy, refusal=refusal))
 
     def readConnectionLost(self) -> None:
         """Twisted: the other side has ended its direction; for most protocols that is the end."""

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 from twisted.internet.abstract import isIPAddress
-from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
@@ -30,7 +30,14 @@ from wsframe.core.tunnel import Step, TunnelHandshake
 from wsframe.core.uri import format_host_port, to_ascii_host
 from wsframe.endpoints.credentials import with_credentials
 from wsframe.endpoints.host import HostEndpoint, SocketEndpoint, look_up
-from wsframe.endpoints.link import Link, Watch, all_of, connect_link, with_deadline
+from wsframe.endpoints.link import (
+    Link,
+    Watch,
+    all_of,
+    checked_timeout,
+    connect_link,
+    with_deadline,
+)
 from wsframe.endpoints.negotiate import SpnegoContext, check_installed
 from wsframe.endpoints.tls import TLSEndpoint
 from wsframe.endpoints.tls_options import TLSOptions
@@ -129,6 +136,9 @@ class _TunnelLink(Link):
             if not self._working:  # the end may complete an answer that asks for more
                 self.fail(error)
 
+    def refusal(self) -> ProxyError | None:
+        return None if self._working else self._handshake.refusal()
+
     def ended(self, reason: Failure) -> Exception:
         proxy = cast(str, self.proxy)
         # The end of the connection may be what completes a refusal; it never opens a tunnel.
@@ -157,6 +167,8 @@ class _ReachingEndpoint:
             return failure
         if isinstance(error, OpenCancelled) and error.proxy is None:
             error.proxy = proxy
+        elif isinstance(error, CancelledError | ConnectingCancelledError):
+            return Failure(OpenCancelled("cancelled in phase tcp", phase="tcp", proxy=proxy))
         elif isinstance(error, TLSFailed):
             text = f"{proxy}: {error}"
             return Failure(ProxyTLSFailed(text, proxy=proxy, certificate=error.certificate))
@@ -285,7 +297,7 @@ class HTTPConnectEndpoint:
         check_installed(self._proxy)
         self._target = (host, port)
         self._headers = (*Headers(self._proxy.headers).pairs, *Headers(headers).pairs)
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         self._options = options
         self._watch = Watch(reactor, observe)
         self._endpoint = endpoint or _way_to(
@@ -365,7 +377,7 @@ class SOCKSEndpoint:
         self._reactor = reactor
         self._proxy = _spoken(proxy, *_SOCKS)
         self._port = port
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         self._observe = observe
         self._watch = Watch(reactor, observe)
         reaches = endpoint or _way_to(

@@ -130,7 +130,7 @@ class TLSEndpoint:
             raise TypeError(
                 "TLS is given by TLSOptions(...).for_host(host), or by "
                 "twisted.internet.ssl.optionsForClientTLS(host, trustRoot=...), not by "
-                f" {type(creator).__name__}"
+                f"{type(creator).__name__}"
             )
         self._creator = creator
         self._endpoint = endpoint

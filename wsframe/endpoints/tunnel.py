@@ -35,6 +35,7 @@ from wsframe.endpoints.tls_options import TLSOptions
 from wsframe.errors import (
     InvalidURI,
     NameLookupFailed,
+    OpenCancelled,
     OpenError,
     OpenTimeout,
     ProxyError,
@@ -210,7 +211,7 @@ class FailoverEndpoint:
 
     Each way but the last has an equal share of the time that is left, so that a proxy that hangs
     leaves some for the others. A refusal leads on to the next way, too: another proxy may be able
-    to do what this one cannot. It is not held against the proxy, which did answer.
+    to do what this one cannot. It is not held against the proxy, which did answer, in time.
     """
 
     def __init__(
@@ -244,8 +245,11 @@ class FailoverEndpoint:
                 protocol: IProtocol = await with_deadline(self._reactor, attempt, share, self._what)
             except _LEADS_ON as error:
                 errors.append(error)
-                if not _is_the_targets(error):
+                if error.at_deadline or not _is_the_targets(error):
                     self._failover.failed(way, self._now())
+            except OpenCancelled as error:
+                error.others = tuple(errors)  # a deadline tells what the ways before it came to
+                raise
             else:
                 self._failover.worked(way)
                 return protocol
