@@ -143,11 +143,15 @@ async def test_its_client_takes_numbers_answers_pings_and_closes_in_order(tmp_pa
             await close(counts)
 
 
+@pytest.mark.parametrize("compression", [None, Deflate(threshold=0)], ids=["plain", "deflate"])
 @pytest_twisted.ensureDeferred
-async def test_its_client_draws_and_closes_in_order(tmp_path: Path) -> None:
+async def test_its_client_draws_and_closes_in_order(
+    tmp_path: Path, compression: Deflate | None
+) -> None:
+    """Where it has agreed to compress, it falls silent after a message that is not compressed."""
     opened = Opened()
     options = ServerOptions(subprotocols=(COUNTS, MIRRORS))
-    async with serve(opened, LISTEN, options=options) as server:
+    async with serve(opened, LISTEN, options=options, compression=compression) as server:
         port = server.addresses[0].port  # type: ignore[attr-defined]
         with their_client(port, tmp_path / "client.log"):
             mirrors = await within(opened.first[MIRRORS])
