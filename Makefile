@@ -4,6 +4,7 @@
 #   make demo                 the monitor, with an agent for this machine
 #   make test ARGS="-k foo"   the tests, with arguments for pytest
 #   make lint                 ruff and mypy
+#   make soak                 a hundred thousand reconnects, and nothing is left of them
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
 #   make bench                the benches, beside their peers, for four minutes
 #   make clean                remove what the above made
@@ -19,7 +20,7 @@ PEERS := tests/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
-.PHONY: help venv demo test lint kerberos bench clean
+.PHONY: help venv demo test lint soak kerberos bench clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -99,6 +100,11 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy wsframe twisted/plugins
+
+# What `test` does a thousand times, for longer.
+soak: $(VENV)/.test
+	@WSFRAME_SOAK_ROUNDS=$${WSFRAME_SOAK_ROUNDS:-40000} \
+	    $(BIN)/python -m pytest tests/client/test_many_reconnects.py $(ARGS)
 
 # Apart from `test`: the Python side of GSSAPI has no wheels.
 kerberos: $(VENV)/.test

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from integration.clients import client
+from integration.clients import Client, client
 from integration.peers import free_port
 from integration.raw import RawServer, accept_raw, close_frame, frame, turns, within
 from twisted.internet import defer
 
+from wsframe.client.sending import FULL_WAIT
 from wsframe.connection import Connection
 from wsframe.core import events
+from wsframe.core.reconnect import State as Doing
 from wsframe.errors import NotSent, OutboxFull
 from wsframe.options import ClientOptions, ServiceOptions
 
@@ -156,6 +158,197 @@ async def test_outbox_drops_the_oldest_where_told_to_and_says_which() -> None:
         await this.until_waiting()
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest_twisted.ensureDeferred
+async def test_what_the_connection_has_is_not_dropped_for_newer_ones(limit: int) -> None:
+    """It is sent as soon as the peer reads; what was dropped, and only that, is not."""
+    big = b"x" * 1_000_000
+    options = limits(outbox_messages=limit, outbox_policy="drop-oldest")
+    async with RawServer() as server, client(server, service_options=options) as this:
+        raw = await accept_raw(server)
+        await this.until(lambda: this.service.connection)
+        raw.transport.pauseProducing()  # type: ignore[union-attr]
+        count = 1
+        while (held := this.service.send(big)).called:
+            count += 1
+        texts = [str(number) for number in range(4)]
+        sent = [this.service.send(text) for text in texts]
+        assert not held.called
+        raw.transport.resumeProducing()  # type: ignore[union-attr]
+        kept = limit - 1
+        expected = [(2, big)] * count + [(1, text.encode()) for text in texts[4 - kept :]]
+        assert [await raw.read_frame() for _ in expected] == expected
+        assert await within(held) is None
+        for number, each in enumerate(sent):
+            if number >= 4 - kept:
+                assert await within(each) is None
+            else:
+                with pytest.raises(OutboxFull):
+                    await each
+        await this.service.send("next")
+        assert await raw.read_frame() == (1, b"next")
+        await raw.drop()
+        await this.until_waiting()
+
+
+@pytest_twisted.ensureDeferred
+async def test_message_that_the_connection_has_is_sent_though_its_sender_waits_no_more() -> None:
+    big = b"x" * 1_000_000
+    async with RawServer() as server, client(server) as this:
+        raw = await accept_raw(server)
+        await this.until(lambda: this.service.connection)
+        raw.transport.pauseProducing()  # type: ignore[union-attr]
+        count = 1
+        while (held := this.service.send(big)).called:
+            count += 1
+        taken, kept = this.service.send("taken"), this.service.send("kept")
+        for each in (held, taken):
+            each.cancel()
+            with pytest.raises(defer.CancelledError):
+                await each
+        raw.transport.resumeProducing()  # type: ignore[union-attr]
+        expected = [(2, big)] * count + [(1, b"kept")]
+        assert [await raw.read_frame() for _ in expected] == expected
+        await within(kept)
+        await raw.drop()
+        await this.until_waiting()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_finds_the_connection_full_of_others_messages_goes_out_after_them() -> None:
+    big = b"x" * 1_000_000
+    options = ClientOptions(ping_interval=None, send_buffer=len(big))
+    async with RawServer() as server, client(server, options=options) as this:
+        raw = await accept_raw(server)
+        await this.until(lambda: this.service.connection)
+        connection = this.service.connection
+        assert connection is not None
+        raw.transport.pauseProducing()  # type: ignore[union-attr]
+        count = 1
+        while (last := connection.send(big)).called:
+            count += 1
+        late = this.service.send("late")
+        assert FULL_WAIT in this.waits
+        raw.transport.resumeProducing()  # type: ignore[union-attr]
+        await within(last)
+        this.clock.advance(FULL_WAIT)
+        expected = [(2, big)] * count + [(1, b"late")]
+        assert [await raw.read_frame() for _ in expected] == expected
+        await within(late)
+        assert FULL_WAIT not in this.waits
+        await raw.drop()
+        await this.until_waiting()
+
+
+@pytest.mark.parametrize("end", ["lost", "stopped"])
+@pytest_twisted.ensureDeferred
+async def test_end_of_a_connection_full_of_others_messages_leaves_no_timer(end: str) -> None:
+    big = b"x" * 1_000_000
+    options = ClientOptions(ping_interval=None, send_buffer=len(big))
+    async with RawServer() as server, client(server, options=options) as this:
+        raw = await accept_raw(server)
+        await this.until(lambda: this.service.connection)
+        connection = this.service.connection
+        assert connection is not None
+        raw.transport.pauseProducing()  # type: ignore[union-attr]
+        while (last := connection.send(big)).called:
+            pass
+        last.addErrback(lambda _: None)
+        late = this.service.send("late")
+        if end == "lost":
+            raw.transport.abortConnection()  # type: ignore[union-attr]
+            this.clock.advance(await this.until_waiting())
+            again = await accept_raw(server)
+            assert await again.read_frame() == (1, b"late")
+            await within(late)
+            await again.drop()
+            await this.until_waiting()
+        else:
+            stopping = this.service.stopService()
+            assert FULL_WAIT not in this.waits
+            raw.transport.abortConnection()  # type: ignore[union-attr]
+            await this.until(lambda: stopping.called)
+            with pytest.raises(NotSent):
+                await late
+
+
+@pytest.mark.parametrize("end", ["stopped", "has given up"])
+@pytest_twisted.ensureDeferred
+async def test_nothing_waits_for_a_client_that_has_ended(end: str) -> None:
+    """Nobody would ever send it, or say that it was not sent."""
+    async with RawServer() as server:
+        this = Client(server.port)
+        before = this.service.send("before the start")
+        this.service.startService()
+        raw = await accept_raw(server)
+        assert await raw.read_frame() == (1, b"before the start")
+        await within(before)
+        if end == "stopped":
+            stopping = this.service.stopService()
+            with pytest.raises(NotSent, match=end):
+                await this.service.send("while it stops")
+            await raw.drop()
+            await this.until(lambda: stopping.called)
+        else:
+            raw.write(close_frame(1008, masked=False))
+            await raw.read_close()
+            raw.finish()
+            await this.until(lambda: this.service.doing is Doing.GAVE_UP)
+        with pytest.raises(NotSent, match=end):
+            await this.service.send("late")
+        this.service.send("nobody has to look")
+        with pytest.raises(TypeError):
+            this.service.send(None)  # type: ignore[arg-type]
+        await this.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_sent_after_a_restart_goes_out_on_the_connection_that_follows() -> None:
+    """The stop before it is not meant for that, though the old connection has yet to end."""
+    async with RawServer() as server:
+        this = Client(server.port)
+        this.service.startService()
+        raw = await accept_raw(server)
+        await this.until(lambda: this.handled)
+        stopping = this.service.stopService()
+        this.service.startService()
+        sent = this.service.send("for the next")
+        await raw.read_close()
+        await raw.drop()
+        await this.until(lambda: stopping.called)
+        again = await accept_raw(server)
+        assert await again.read_frame() == (1, b"for the next")
+        await within(sent)
+        await again.drop()
+        await this.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_sender_that_hears_of_the_end_may_start_the_client_and_send_again() -> None:
+    async with RawServer() as server:
+        this = Client(server.port)
+        again: list[Any] = []
+
+        def restart(failure: Any) -> None:
+            this.service.startService()
+            again.append(this.service.send("again"))
+
+        this.service.send("once").addErrback(restart)
+        this.service.startService()
+        raw = await server.accepted()
+        await raw.read_head()
+        raw.write(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+        raw.finish()
+        await this.until(lambda: again)
+        raw = await accept_raw(server)
+        assert await raw.read_frame() == (1, b"again")
+        await within(again[0])
+        assert this.story.count("Started") == 2
+        assert this.told_of(events.Opened)[0].attempt == 1
+        await raw.drop()
+        await this.stop()
+
+
 @pytest_twisted.ensureDeferred
 async def test_nobody_has_to_look_at_what_send_returns() -> None:
     """The events say it; the autouse check would find an unhandled error."""
@@ -181,8 +374,6 @@ async def test_message_that_waits_can_be_taken_back() -> None:
 
 @pytest.mark.parametrize("message", [None, 1, ["a"]])
 def test_only_text_and_bytes_are_messages(message: Any) -> None:
-    from integration.clients import Client
-
     with pytest.raises(TypeError, match="str or bytes"):
         Client(1).service.send(message)
 

@@ -6,6 +6,7 @@ The sockets are real, the clock stands still until it is advanced.
 from __future__ import annotations
 
 import dataclasses
+import gc
 from typing import Any
 
 import pytest
@@ -221,6 +222,52 @@ def test_subscription_ends_where_it_is_told_to_and_twice_is_nothing() -> None:
     second()
     told.tell(events.Started())
     assert len(heard) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_loop_that_was_left_is_kept_no_events_for() -> None:
+    told = Events()
+    for _ in range(3):
+        stream = told.__aiter__()
+        told.tell(events.Started())
+        assert await stream.__anext__() == events.Started()
+    assert len(told._subscribers) == 1
+    del stream
+    assert told._subscribers == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_loop_that_nobody_else_knows_hears_the_next_event() -> None:
+    told = Events()
+    heard: list[events.Event] = []
+
+    async def loop() -> None:
+        async for event in told:
+            heard.append(event)  # noqa: PERF401 - each at once
+
+    defer.ensureDeferred(loop())
+    gc.collect()
+    told.tell(events.Started())
+    gc.collect()
+    told.tell(events.Stopped())
+    assert heard == [events.Started(), events.Stopped()]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_loop_over_a_stream_that_is_closed_ends(waiting: bool) -> None:
+    stream = Events().__aiter__()
+
+    async def loop() -> str:
+        async for _ in stream:
+            pass
+        return "ended"
+
+    if not waiting:
+        stream.close()
+    looping = defer.ensureDeferred(loop())
+    stream.close()
+    assert await within(looping) == "ended"
 
 
 # ---------------------------------------------------------------- giving up
@@ -478,6 +525,106 @@ async def test_uris_are_tried_in_turn_and_the_one_that_was_open_again_first() ->
             uris[1],
             uris[0],
         ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_follows_from_a_failure_is_told_of_the_uri_that_failed(logged: Any) -> None:
+    async with RawServer() as first, RawServer() as second:
+        uris = [f"ws://127.0.0.1:{server.port}/" for server in (first, second)]
+        async with client(0, uri=uris) as this:
+            await refuse(first, "503 Busy")
+            this.clock.advance(await this.until_waiting())
+            await refuse(second, "403 No")
+            await this.until(lambda: this.service.doing is Doing.GAVE_UP)
+        assert [event.uri for event in this.told[1:]] == [uris[0]] * 3 + [uris[1]] * 4
+        assert f"Not connected to {uris[0]}: " in logged()
+        assert f"Given up {uris[1]}: " in logged()
+
+
+@pytest_twisted.ensureDeferred
+async def test_failure_of_the_hook_has_nothing_of_the_connection_before() -> None:
+    calls: list[Attempt] = []
+
+    def broken_later(attempt: Attempt) -> None:
+        calls.append(attempt)
+        if attempt.number > 1:
+            raise OSError("token server is down")
+
+    async with RawServer() as server, client(server, before_attempt=broken_later) as this:
+        raw = await accept_raw(server)
+        await this.until(lambda: this.service.connection)
+        await raw.drop()
+        this.clock.advance(await this.until_waiting())
+        await this.until_waiting()
+        assert this.told_of(events.Opened)[0].phases
+        assert this.told_of(events.Failed)[0].phases == ()
+
+
+@pytest_twisted.ensureDeferred
+async def test_client_that_is_started_again_has_failed_at_nothing() -> None:
+    attempts: list[Attempt] = []
+    async with client(free_port(), before_attempt=attempts.append) as this:
+        await this.until_waiting(0.3)
+        assert this.service.last_failure is not None
+        await this.stop()
+        assert this.service.last_failure is not None
+        this.service.startService()
+        await this.until(lambda: len(attempts) == 2)
+        assert (attempts[1].number, attempts[1].failure, attempts[1].failures) == (1, None, 0)
+
+
+@pytest.mark.parametrize("end", ["stopped", "given up"])
+@pytest_twisted.ensureDeferred
+async def test_who_waited_for_a_connection_may_start_the_client_again(end: str) -> None:
+    async with RawServer() as server:
+        this = Client(server.port)
+        opened: list[Any] = []
+
+        def restart(failure: Any) -> None:
+            this.service.startService()
+            opened.append(this.service.when_open())
+
+        this.service.when_open().addErrback(restart)
+        this.service.startService()
+        if end == "stopped":
+            raw = await server.accepted()
+            await raw.read_head()
+            this.service.stopService()
+        else:
+            await refuse(server)
+        await this.until(lambda: opened)
+        raw = await accept_raw(server)
+        await this.until(lambda: opened[0].called)
+        assert this.service.connection is await opened[0]
+        assert this.service.running
+        assert this.story.count("Started") == 2
+        await raw.drop()
+        await this.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_behind_one_that_closes_waits_for_the_next() -> None:
+    async with RawServer() as server, client(server) as this:
+
+        def close(connection: Connection) -> None:
+            connection.close()
+
+        this.service.when_open().addCallback(close)
+        second, third = this.service.when_open(), this.service.when_open()
+        raw = await accept_raw(server)
+        await this.until(lambda: this.handled)
+        await raw.read_close()
+        raw.finish()
+        this.clock.advance(await this.until_waiting())
+        assert not second.called
+        third.cancel()
+        with pytest.raises(defer.CancelledError):
+            await third
+        raw = await accept_raw(server)
+        await this.until(lambda: second.called)
+        assert (await second) is this.service.connection
+        await raw.drop()
+        await this.until_waiting()
 
 
 def test_no_uri_is_an_error() -> None:

@@ -24,13 +24,53 @@ def filled(box: Outbox[str], *entries: str) -> Outbox[str]:
     return box
 
 
+def send(box: Outbox[str], count: int = 1) -> list[str]:
+    for _ in range(count):
+        box.lend()
+    return [box.sent() for _ in range(count)]
+
+
 def test_what_waits_comes_in_order_and_goes_when_it_is_sent() -> None:
     box = filled(outbox(), "a", "b")
-    assert (box.first(), list(box), len(box), box.waiting_bytes) == ("a", ["a", "b"], 2, 2)
+    assert (box.lend(), list(box), len(box), box.waiting_bytes) == ("a", ["a", "b"], 2, 2)
     assert box.sent() == "a"
-    assert (box.first(), box.in_flight) == ("b", 1)
+    assert (box.lend(), box.in_flight) == ("b", 1)
     box.sent()
-    assert (box.first(), len(box), box.waiting_bytes) == (None, 0, 0)
+    assert (box.lend(), len(box), box.waiting_bytes) == (None, 0, 0)
+
+
+def test_what_a_connection_has_is_neither_dropped_nor_taken_out() -> None:
+    box = filled(outbox(policy="drop-oldest"), "a", "b", "c")
+    assert (box.lend(), box.lend(), box.lent) == ("a", "b", 2)
+    assert box.put("d", 1) == ["c"]
+    assert not box.remove("a")
+    assert box.clear() == ["d"]
+    assert send(filled(box, "e"), 0) == []
+    assert [box.sent(), box.sent()] == ["a", "b"]
+    assert list(box) == ["e"]
+
+
+def test_what_finds_no_room_beside_what_a_connection_has_is_refused_and_drops_nothing() -> None:
+    box = filled(outbox(policy="drop-oldest"), "aaaaaa", "bb")
+    box.lend()
+    with pytest.raises(OutboxFull, match="2 messages, 8 bytes"):
+        box.put("ccccc", 5)
+    assert list(box) == ["aaaaaa", "bb"]
+
+
+def test_what_a_connection_gives_back_is_next_again() -> None:
+    box = filled(outbox(), "a", "b")
+    assert [box.lend(), box.lend()] == ["a", "b"]
+    box.returned()
+    assert (box.lent, box.lend()) == (1, "b")
+    box.returned()
+    box.returned()
+    assert box.lend() == "a"
+
+
+def test_what_no_connection_has_is_not_sent_by_one() -> None:
+    with pytest.raises(IndexError):
+        filled(outbox(), "a").sent()
 
 
 @pytest.mark.parametrize("entry", ["d", "0123456789"])
@@ -68,9 +108,9 @@ def test_unknown_policy_is_refused() -> None:
 
 def test_what_was_sent_before_the_mark_is_confirmed_by_it() -> None:
     box = filled(outbox(), "a", "b")
-    box.sent()
+    send(box)
     mark = box.mark()
-    box.sent()
+    send(box)
     box.confirmed(mark)
     assert box.lost() == ["b"]
     assert box.lost() == []
@@ -78,10 +118,10 @@ def test_what_was_sent_before_the_mark_is_confirmed_by_it() -> None:
 
 def test_confirmation_that_comes_after_the_loss_changes_nothing() -> None:
     box = filled(outbox(), "a", "b")
-    box.sent()
+    send(box)
     mark = box.mark()
     assert box.lost() == ["a"]
-    box.sent()
+    send(box)
     box.confirmed(mark)
     assert box.lost() == ["b"]
 
@@ -89,8 +129,7 @@ def test_confirmation_that_comes_after_the_loss_changes_nothing() -> None:
 def test_flight_is_bounded_and_what_is_forgotten_is_counted() -> None:
     box = outbox()
     for entry in ("a", "b", "c", "d", "0123456789"):
-        filled(box, entry)
-        box.sent()
+        send(filled(box, entry))
     assert box.forgotten == 4
     assert box.lost() == ["0123456789"]
 
@@ -108,7 +147,7 @@ def test_entry_is_taken_out_by_identity() -> None:
 
 def test_clear_gives_back_what_waits_and_leaves_what_is_in_flight() -> None:
     box = filled(outbox(), "a", "b", "c")
-    box.sent()
+    send(box)
     assert box.clear() == ["b", "c"]
     assert (len(box), box.waiting_bytes, box.in_flight) == (0, 0, 1)
 
@@ -121,20 +160,48 @@ class Model(RuleBasedStateMachine):
         self.box: Outbox[int] = Outbox(max_messages=4, max_bytes=20, policy="drop-oldest")
         self.waiting: deque[tuple[int, int]] = deque()
         self.flight: deque[tuple[int, int]] = deque()
+        self.lent = 0
         self.count = 0
         self.marks: list[tuple[int, int]] = []
 
     @rule(size=st.integers(0, 20))
     def put(self, size: int) -> None:
         self.count += 1
+        lent = list(self.waiting)[: self.lent]
+        if len(lent) >= 4 or sum(each for _, each in lent) + size > 20:
+            with pytest.raises(OutboxFull):
+                self.box.put(self.count, size)
+            return
         dropped = self.box.put(self.count, size)
         for entry in dropped:
-            assert self.waiting.popleft()[0] == entry
+            assert self.waiting[self.lent][0] == entry
+            del self.waiting[self.lent]
         self.waiting.append((self.count, size))
 
+    @precondition(lambda self: len(self.waiting) > self.lent)
+    @rule()
+    def lend(self) -> None:
+        assert self.box.lend() == self.waiting[self.lent][0]
+        self.lent += 1
+
+    @precondition(lambda self: self.lent)
+    @rule()
+    def give_back(self) -> None:
+        self.box.returned()
+        self.lent -= 1
+
     @precondition(lambda self: self.waiting)
+    @rule(place=st.integers(0, 3))
+    def remove(self, place: int) -> None:
+        place %= len(self.waiting)
+        assert self.box.remove(self.waiting[place][0]) == (place >= self.lent)
+        if place >= self.lent:
+            del self.waiting[place]
+
+    @precondition(lambda self: self.lent)
     @rule()
     def send(self) -> None:
+        self.lent -= 1
         entry = self.waiting.popleft()
         assert self.box.sent() == entry[0]
         self.flight.append(entry)

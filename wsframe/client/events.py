@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from wsframe.awaiting import Awaitable, failed, fired
 from wsframe.core.events import Event
@@ -63,18 +65,33 @@ class Events:
 class EventStream:
     """The events from the moment that the loop began; read by one loop.
 
-    `missed` counts what was dropped because the loop was `EVENTS_KEPT` events behind.
+    `missed` counts what was dropped because the loop was `EVENTS_KEPT` events behind. A loop that
+    was left needs no `close`.
     """
 
     def __init__(self, events: Events) -> None:
         self.missed = 0
         self._kept: deque[Event] = deque()
+        self._closed = False
         self._reader: Awaitable[Event] | None = None
-        self._unsubscribe = events.subscribe(self._take)
+        # While it waits here, the loop may be known to nobody else; while it does not, who has
+        # left it is not to be kept events for.
+        waiting: list[EventStream] = []
+        self._waiting = waiting
+        this = weakref.ref(self)
+
+        def take(event: Event) -> None:
+            stream = waiting[0] if waiting else this()
+            if stream is not None:
+                stream._take(event)
+
+        self._unsubscribe = events.subscribe(take)
+        weakref.finalize(self, self._unsubscribe).atexit = False
 
     def _take(self, event: Event) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None and not reader.called:
+        reader = self._reader
+        if reader is not None:
+            self._forget_reader(reader)
             reader.callback(event)
             return
         self._kept.append(event)
@@ -90,14 +107,23 @@ class EventStream:
             return failed(ConcurrencyError("another loop waits for the next event"))
         if self._kept:
             return fired(self._kept.popleft())
+        if self._closed:
+            return failed(StopAsyncIteration())
         self._reader = Awaitable(self._forget_reader)
         self._reader.untaken = self._kept.appendleft
+        self._waiting.append(self)
         return self._reader
 
     def _forget_reader(self, _: object) -> None:
         self._reader = None
+        self._waiting.clear()
 
     def close(self) -> None:
-        """Read no more."""
+        """Read no more: the loop ends."""
+        self._closed = True
         self._unsubscribe()
         self._kept.clear()
+        reader = self._reader
+        if reader is not None:
+            self._forget_reader(reader)
+            reader.errback(Failure(StopAsyncIteration()))

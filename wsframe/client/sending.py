@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -11,10 +12,14 @@ from wsframe.awaiting import Awaitable, quiet_errback
 from wsframe.connection import Connection, Message
 from wsframe.core import events
 from wsframe.core.outbox import Outbox
-from wsframe.errors import ConnectionClosed, NotSent, OutboxFull, WSFrameError
+from wsframe.errors import ConnectionClosed, NotSent, OutboxFull, SendBufferFull, WSFrameError
 from wsframe.options import ServiceOptions
 
-__all__ = ["Sending"]
+__all__ = ["FULL_WAIT", "Sending"]
+
+FULL_WAIT: Final = 0.1
+"""Seconds after which a connection whose `send_buffer` is full is asked again. Only what goes past
+the outbox fills it."""
 
 
 class _Entry:
@@ -52,15 +57,12 @@ class Sending:
         self._reactor = reactor
         self._tell = tell
         self._connection: Connection | None = None
-        self._pushing: Awaitable[None] | None = None
+        self._again: IDelayedCall | None = None
         self._confirming: IDelayedCall | Awaitable[float] | None = None  # a wait, or a ping
 
     def send(self, message: Message | bytearray | memoryview) -> Awaitable[None]:
         """Send, now or later."""
-        if isinstance(message, bytearray | memoryview):
-            message = bytes(message)
-        elif not isinstance(message, str | bytes):
-            raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+        message = _checked(message)
         sent: Awaitable[None] = Awaitable(lambda _: self._take_back(entry))
         entry = _Entry(message, sent)
         size = len(message.encode()) if isinstance(message, str) else len(message)
@@ -76,10 +78,16 @@ class Sending:
         self._push()
         return sent
 
+    def refuse(self, message: Message | bytearray | memoryview, why: str) -> Awaitable[None]:
+        """Return what `send` does where no connection will come."""
+        _checked(message)
+        refused: Awaitable[None] = Awaitable()
+        quiet_errback(refused, Failure(NotSent(why)))
+        return refused
+
     def _take_back(self, entry: _Entry) -> None:
-        # What the connection has is no longer ours to take back; its sender just stops waiting.
-        if self._pushing is None or self._outbox.first() is not entry:
-            self._outbox.remove(entry)
+        # What a connection has stays there; its sender just stops waiting.
+        self._outbox.remove(entry)
 
     def opened(self, connection: Connection) -> None:
         """Note that there is a connection; what waits goes out."""
@@ -88,37 +96,44 @@ class Sending:
 
     def _push(self) -> None:
         """Hand over what waits until the connection makes us wait."""
-        connection = self._connection
-        while connection is not None and self._pushing is None:
-            entry = self._outbox.first()
-            if entry is None:
+        while self._connection is not None and not self._outbox.lent and self._again is None:
+            if not self._hand_over(self._connection):
                 return
-            handed = connection.send(entry.message)
-            if not handed.called:
-                self._pushing = handed
-                handed.addCallbacks(self._pushed, self._not_pushed)
-                return
-            if isinstance(handed.result, Failure):
-                handed.addErrback(lambda _: None)  # it waits for the next connection
-                return
-            self._sent()
-            connection = self._connection
 
-    def _pushed(self, _: object) -> None:
-        self._pushing = None
-        self._sent()
-        self._push()
+    def _hand_over(self, connection: Connection) -> bool:
+        """Hand over the next of what waits; return whether there was one and it was taken."""
+        entry = self._outbox.lend()
+        if entry is None:
+            return False
+        handed = connection.send(entry.message)
+        refused = handed.called and isinstance(handed.result, Failure)
+        if handed.called and not refused:
+            self._sent()  # and no recursion through a thousand that wait
+        else:
+            handed.addCallbacks(self._sent_at_last, self._not_sent)
+        return not refused
 
-    def _not_pushed(self, failure: Failure) -> None:
-        # It waited in the connection, was not sent, and waits here still.
+    def _not_sent(self, failure: Failure) -> None:
+        # It waits here still, for the next connection.
         failure.trap(WSFrameError)
-        self._pushing = None
+        self._outbox.returned()
+        if failure.check(SendBufferFull) and self._connection is not None:
+            # With what others have sent; nobody says when there is room again.
+            self._again = self._reactor.callLater(FULL_WAIT, self._push_again)
+
+    def _push_again(self) -> None:
+        self._again = None
+        self._push()
 
     def _sent(self) -> None:
         entry = self._outbox.sent()
         self._confirm_soon()
         if not entry.sent.called:
             entry.sent.callback(None)
+
+    def _sent_at_last(self, _: object) -> None:
+        self._sent()
+        self._push()
 
     # ---------------------------------------------------------------- what has arrived
 
@@ -143,6 +158,8 @@ class Sending:
 
         def failed(_: Failure) -> None:
             self._confirming = None
+            if self._connection is not None:  # too many pings are out: another time
+                self._confirm_soon()
 
         ping.addCallbacks(ponged, failed)
 
@@ -151,22 +168,19 @@ class Sending:
     def flush(self) -> None:
         """Give the connection all that waits, as far as it takes it: it is about to be closed."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        entries = list(self._outbox)
-        if self._pushing is not None:
-            del entries[0]  # it is with the connection already
-        for entry in entries:
-            handed = connection.send(entry.message)
-            refused = handed.called and isinstance(handed.result, Failure)
-            # In the order they were sent, so that it is always the first of the outbox.
-            handed.addCallbacks(lambda _: self._sent(), lambda _: None)
-            if refused:
-                return
+        self._push_no_more()
+        while connection is not None and self._hand_over(connection):
+            pass
+
+    def _push_no_more(self) -> None:
+        again, self._again = self._again, None
+        if again is not None:
+            again.cancel()
 
     def lost(self, outcome: ConnectionClosed) -> None:
         """Note that the connection has ended; report what was in flight."""
         self._connection = None
+        self._push_no_more()
         self._stop_confirming()
         if outcome.clean and outcome.by == "local":
             # The peer has answered our Close frame, which went out behind all messages.
@@ -177,8 +191,14 @@ class Sending:
         """Note that no connection will come: what waits is given back."""
         entries = self._outbox.clear()
         self._give_back("stopped", entries)
-        for entry in entries:
-            _fail(entry, NotSent(why))
+
+        def tell() -> None:
+            for entry in entries:
+                _fail(entry, NotSent(why))
+
+        if entries:
+            # In the next turn: who waits may start or stop the client at once.
+            self._reactor.callLater(0, tell)
 
     def _give_back(self, why: str, entries: list[_Entry]) -> None:
         if entries:
@@ -189,6 +209,14 @@ class Sending:
         confirming, self._confirming = self._confirming, None
         if confirming is not None:
             confirming.cancel()
+
+
+def _checked(message: object) -> Message:
+    if isinstance(message, bytearray | memoryview):
+        return bytes(message)
+    if not isinstance(message, str | bytes):
+        raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+    return message
 
 
 def _fail(entry: _Entry, error: Exception) -> None:

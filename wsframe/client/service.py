@@ -46,6 +46,9 @@ _log: Final = Logger(namespace="wsframe.client")
 OnOpen = Callable[[Connection], object]
 """What is called with every connection before anybody else has it, such as `async def`."""
 
+_STOPPED: Final = "the client was stopped"
+_GAVE_UP: Final = "the client has given up"
+
 _ENDING: Final = frozenset({Doing.STOPPING, Doing.RESTARTING})
 
 
@@ -125,6 +128,7 @@ class WebSocketClientService(Service):
         )
         self._operation: _Cancellable | None = None  # what CANCEL cancels
         self._changes: ConnectArguments = {}
+        self._uri = self._attempts.uri
         self._record: Opened | None = None
         self._connection: Connection | None = None
         self._new_trace = False  # set since the attempt began
@@ -209,10 +213,14 @@ class WebSocketClientService(Service):
         says; they are not sent twice.
 
         Fails with `OutboxFull` when there is no room, or newer messages took its place, and with
-        `NotSent` when the service stops or gives up before. Raises TypeError for anything but text
-        and bytes.
+        `NotSent` when the service stops or gives up before, or has done so and was not started
+        again. Raises TypeError for anything but text and bytes.
         """
         with self._turn:
+            if self._machine.state is Doing.GAVE_UP:
+                return self._sending.refuse(message, _GAVE_UP)
+            if self._told_to_stop:
+                return self._sending.refuse(message, _STOPPED)
             return self._sending.send(message)
 
     # ---------------------------------------------------------------- from the parent
@@ -228,12 +236,16 @@ class WebSocketClientService(Service):
         """Close the connection with a Close frame, or stop trying; fires when all has ended."""
         super().stopService()
         self._told_to_stop = True
-        for waiter in list(self._waiting):
-            waiter.cancel()
         stopped: Awaitable[None] = Awaitable()
         self._stopping.append(stopped)
+        waiting, self._waiting = self._waiting, []
         with self._turn:
+            if self._machine.state is not Doing.OPEN:
+                self._sending.ended(_STOPPED)
             self._feed(Input.STOP)
+            # Only now: who waits may start us at once.
+            for waiter in waiting:
+                waiter.cancel()
         return stopped
 
     # ---------------------------------------------------------------- the table's bidding
@@ -263,8 +275,11 @@ class WebSocketClientService(Service):
             operation.cancel()
 
     def _prepare(self) -> None:
+        self._record = None
+        self._uri = self._attempts.uri
         if self._attempts.number == 0:
             self._retry = self._first_retry()
+            self._last_failure = None
             self._tell(events.Started)
         preparing = self._attempts.prepare(self._last_failure, self._retry.failures)
 
@@ -308,6 +323,7 @@ class WebSocketClientService(Service):
             self._attempt_failed(error)
             return
         self._new_trace = False
+        self._uri = self._record.uri
         self._tell(events.Connecting, route=endpoint.route)
         self._began_at = self._now()
 
@@ -326,7 +342,6 @@ class WebSocketClientService(Service):
     def _attempt_failed(self, error: Exception) -> None:
         phases = () if self._record is None else tuple(self._record.phases)
         self._tell(events.Failed, error=error, phases=phases)
-        self._record = None
         self._attempts.failed()
         self._judge(error)
 
@@ -381,11 +396,9 @@ class WebSocketClientService(Service):
     def _handle(self, connection: Connection) -> None:
         # A handler may outlive its connection, to clean up, but not into the next one's time.
         self._handling.cancel()
-        if connection.state is State.OPEN:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                if not waiter.called:  # cancelled by one that came before
-                    waiter.callback(connection)
+        # Each may stop us, close it, or cancel another.
+        while self._waiting and connection.state is State.OPEN:
+            self._waiting.pop(0).callback(connection)
         if not self.running:
             return  # stopped before it began
         self._handling = run(handle, self._handler, connection)
@@ -412,6 +425,7 @@ class WebSocketClientService(Service):
     def _close(self) -> None:
         connection = cast(Connection, self._connection)
         self._sending.flush()
+        self._sending.ended(_STOPPED)
         connection.close()
 
     def _wait(self) -> None:
@@ -428,27 +442,29 @@ class WebSocketClientService(Service):
         self._operation = self._reactor.callLater(delay, waited)
 
     def _say_stopped(self) -> None:
-        self._ended("the client was stopped", None)
+        self._ended(None)
         self._tell(events.Stopped)
 
     def _say_gave_up(self) -> None:
-        failure = cast(Exception, self._last_failure)
         self._tell(events.GaveUp, why=self._decision.why)
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            quiet_errback(waiter, Failure(failure))
-        self._ended("the client has given up", failure)
+        self._sending.ended(_GAVE_UP)
+        self._ended(cast(Exception, self._last_failure))
 
-    def _ended(self, why: str, failure: Exception | None) -> None:
-        """Give back what waits, and begin from the beginning when started again."""
-        self._sending.ended(why)
+    def _ended(self, failure: Exception | None) -> None:
+        """Tell those who wait, and begin from the beginning when started again."""
         self._attempts.number = 0
+        waiting: list[Awaitable[Connection]] = []
+        if failure is not None:
+            waiting, self._waiting = self._waiting, []
         stopping, self._stopping = self._stopping, []
         ends, self._ends = self._ends, []
         handling = self._handling
 
         def tell() -> None:
             handling.cancel()
+            for waiter in waiting:
+                if not waiter.called:
+                    quiet_errback(waiter, Failure(failure))
             for end in ends:
                 if not end.called:
                     end.callback(failure)
@@ -460,8 +476,7 @@ class WebSocketClientService(Service):
         self._reactor.callLater(0, tell)
 
     def _tell(self, kind: type[events.Event], **fields: Any) -> None:
-        uri = self._attempts.uri if self._record is None else self._record.uri
-        self._turn.tell(kind(attempt=self._attempts.number, uri=str(uri), **fields))
+        self._turn.tell(kind(attempt=self._attempts.number, uri=str(self._uri), **fields))
 
 
 class _Turn:

@@ -1,10 +1,12 @@
 """What an application wants sent, while there is no connection and until it is known to be there.
 
-A message is in one of two places. It waits, in order, until a connection can take it. Then it is in
-flight, until the pong to a later ping shows that the peer's WebSocket has read past it: frames
-arrive in the order they were sent (RFC 6455 §5.5.3 has pongs answer in order as well). What is
-in flight when a connection is lost may have arrived or not; nobody knows, so it is handed back, to
-be reported, and never sent twice.
+A message is in one of two places. It waits, in order, until a connection has sent it. The first of
+those that wait may be with a connection already, which has no room for them yet: these are neither
+dropped nor taken out, for they may be sent at any moment. Once sent, a message is in flight, until
+the pong to a later ping shows that the peer's WebSocket has read past it: frames arrive in the
+order they were sent (RFC 6455 §5.5.3 has pongs answer in order as well). What is in flight when a
+connection is lost may have arrived or not; nobody knows, so it is handed back, to be reported, and
+never sent twice.
 
 The outbox has no clock and no socket. It is bounded in messages and in bytes, in both places.
 """
@@ -36,6 +38,7 @@ class Outbox(Generic[T]):
     __slots__ = (
         "_in_flight",
         "_in_flight_bytes",
+        "_lent",
         "_max_bytes",
         "_max_messages",
         "_policy",
@@ -53,6 +56,7 @@ class Outbox(Generic[T]):
         self._policy = policy
         self._waiting: deque[tuple[T, int]] = deque()
         self._waiting_bytes = 0
+        self._lent = 0
         self._in_flight: deque[tuple[T, int]] = deque()
         self._in_flight_bytes = 0
         self._sent = 0
@@ -74,39 +78,63 @@ class Outbox(Generic[T]):
     def put(self, entry: T, size: int) -> list[T]:
         """Let an entry wait; return what was dropped to make room for it.
 
-        Raises `OutboxFull` when it is refused: always where it is larger than `max_bytes` alone.
+        Raises `OutboxFull` when it is refused, and nothing is dropped then: always where it is
+        larger than `max_bytes` alone, or what was lent leaves no room for it.
         """
         if size > self._max_bytes:
             raise OutboxFull(f"a message of {size} bytes; the outbox has {self._max_bytes}")
-        dropped: list[T] = []
-        while (
-            len(self._waiting) >= self._max_messages or self._waiting_bytes + size > self._max_bytes
-        ):
-            if self._policy == "refuse":
+        count, total = len(self._waiting), self._waiting_bytes
+        droppable = iter(range(self._lent, count))
+        drop = 0
+        while count >= self._max_messages or total + size > self._max_bytes:
+            place = next(droppable, None)
+            if place is None or self._policy == "refuse":
                 raise OutboxFull(
                     f"{len(self._waiting)} messages, {self._waiting_bytes} bytes wait already"
                 )
-            dropped.append(self._pop()[0])
+            count, total, drop = count - 1, total - self._waiting[place][1], drop + 1
+        dropped = [self._take(self._lent) for _ in range(drop)]
         self._waiting.append((entry, size))
         self._waiting_bytes += size
         return dropped
 
-    def _pop(self) -> tuple[T, int]:
-        entry, size = self._waiting.popleft()
+    def _take(self, place: int) -> T:
+        entry, size = self._waiting[place]
+        del self._waiting[place]
         self._waiting_bytes -= size
-        return entry, size
+        return entry
 
-    def first(self) -> T | None:
-        """Return what is to be sent next, None when nothing waits. It goes on waiting."""
-        return self._waiting[0][0] if self._waiting else None
+    def lend(self) -> T | None:
+        """Return what is to be sent next, None when there is nothing; a connection has it now.
+
+        It goes on waiting until `sent` or `returned`; one of them follows for each.
+        """
+        if self._lent == len(self._waiting):
+            return None
+        entry = self._waiting[self._lent][0]
+        self._lent += 1
+        return entry
+
+    def returned(self) -> None:
+        """Note that the connection will not send the last of what it has."""
+        self._lent -= 1
+
+    @property
+    def lent(self) -> int:
+        """How many of those that wait a connection has."""
+        return self._lent
 
     def sent(self) -> T:
-        """Note that the first was handed to a connection; it is in flight now.
+        """Note that the connection has sent the first of what it has; that is in flight now.
 
         What is in flight beyond the limits is forgotten, the oldest first, and counted in
         `forgotten`: it will not be reported.
         """
-        entry, size = self._pop()
+        if not self._lent:
+            raise IndexError("no connection has anything of the outbox")
+        size = self._waiting[0][1]
+        entry = self._take(0)
+        self._lent -= 1
         self._in_flight.append((entry, size))
         self._in_flight_bytes += size
         self._sent += 1
@@ -116,11 +144,10 @@ class Outbox(Generic[T]):
         return entry
 
     def remove(self, entry: T) -> bool:
-        """Take out an entry that waits; return whether it did."""
-        for place, (each, size) in enumerate(self._waiting):
-            if each is entry:
-                del self._waiting[place]
-                self._waiting_bytes -= size
+        """Take out an entry that waits here; return whether it did."""
+        for place, (each, _) in enumerate(self._waiting):
+            if each is entry and place >= self._lent:
+                self._take(place)
                 return True
         return False
 
@@ -147,8 +174,5 @@ class Outbox(Generic[T]):
         return entries
 
     def clear(self) -> list[T]:
-        """Take out all that waits, the oldest first."""
-        entries = [entry for entry, _ in self._waiting]
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        return entries
+        """Take out all that waits here, the oldest first."""
+        return [self._take(self._lent) for _ in range(len(self._waiting) - self._lent)]
