@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from wsframe.auth import basic_auth, bearer_auth, load_tokens
-from wsframe.client import Attempt, WebSocketClientService, connect, reconnecting
+from wsframe.client import (
+    Attempt,
+    ConnectArguments,
+    Diagnosis,
+    Trial,
+    WebSocketClientService,
+    connect,
+    diagnose,
+    reconnecting,
+)
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core import events
 from wsframe.core.credentials import ProxyCredentials
@@ -95,12 +104,14 @@ __all__ = [
     "BadProxyAnswer",
     "ClientOptions",
     "ConcurrencyError",
+    "ConnectArguments",
     "Connection",
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "ConnectionOptions",
     "Deflate",
+    "Diagnosis",
     "HTTPConnectEndpoint",
     "HandshakeRefused",
     "Headers",
@@ -151,6 +162,7 @@ __all__ = [
     "TLSOptions",
     "TargetUnreachable",
     "Trace",
+    "Trial",
     "Verdict",
     "WSFrameError",
     "WebSocketClientService",
@@ -161,6 +173,7 @@ __all__ = [
     "bearer_auth",
     "broadcast",
     "connect",
+    "diagnose",
     "events",
     "explain_route",
     "load_tokens",

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -18,40 +15,14 @@ from integration.proxies import ENCODED, PASSWORD, USER, Proxies, RecordingProxy
 from integration.raw import WAIT, Raw, RawServer, Stepped, header, turns, within
 from twisted.internet import defer
 from twisted.internet.error import ConnectionDone
-from twisted.internet.threads import deferToThread
 
+from cli.running import wsframe
 from wsframe.cli.check import GOODBYE, check
 from wsframe.core.proxy import ProxySettings, Route
 from wsframe.core.timing import PhaseDone
 from wsframe.core.uri import parse_uri
 from wsframe.errors import OpenCancelled
 from wsframe.options import DEFAULT_CLIENT_OPTIONS
-
-
-class Done(NamedTuple):
-    """How a process ended, and all that it said."""
-
-    status: int
-    out: str
-    err: str
-
-
-async def wsframe(*arguments: str, **environ: str) -> Done:
-    """Run the command; none of its output, and none of a traceback, has a password."""
-    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    ran: Any = await deferToThread(
-        subprocess.run,
-        [sys.executable, "-m", "wsframe", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=2 * WAIT,
-        env={**kept, **environ},
-        check=False,
-    )
-    assert PASSWORD not in ran.stdout + ran.stderr
-    assert ENCODED not in ran.stdout + ran.stderr
-    return Done(ran.returncode, ran.stdout, ran.stderr)
 
 
 async def check_of(*arguments: str, status: int, **environ: str) -> Any:

@@ -12,7 +12,7 @@ import pytest_twisted
 from integration.raw import RawServer, within
 from services.processes import Process
 
-COMMAND = (sys.executable, "-m", "wsframe")
+from cli.running import COMMAND
 
 HANGING = """
 import socket, sys, threading

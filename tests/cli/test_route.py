@@ -238,14 +238,17 @@ def test_malformed_variable_that_decides_is_said_without_its_value(
 # --- help -----------------------------------------------------------------------------------------
 
 
-def test_manual_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    """And no other."""
+@pytest.mark.parametrize("verb", ["connect", "diagnose", "route"])
+def test_manual_has_every_option(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit):
-        main(["route", "--help"])
+        main([verb, "--help"])
     out, _ = capsys.readouterr()
-    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", out, re.MULTILINE)) - {"--help"}
+    options = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", out, re.MULTILINE)) - {"--help"}
     manual = (ROOT / "docs/command.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(--[a-z-]+)", manual, re.MULTILINE)) == options
+    section = manual.partition(f"`wsframe {verb} URI`\n")[2].partition("\n## ")[0]
+    table = section.partition("| option |")[2].partition("\n\n")[0]
+    cells = [row.split(" | ")[0] for row in table.splitlines()[2:]]
+    assert {option for cell in cells for option in re.findall("`(--[a-z-]+)", cell)} == options
 
 
 def test_program_in_the_manual_prints_the_route(capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,7 +262,8 @@ def test_program_in_the_manual_prints_the_route(capsys: pytest.CaptureFixture[st
     ("arguments", "texts"),
     [
         (["--version"], ["wsframe "]),
-        (["--help"], ["route", "exit status:", "130"]),
+        (["--help"], ["connect", "route", "exit status:", "130"]),
+        (["connect", "--help"], ["can be seen by all users", "Ctrl-D", "exit status:", "143"]),
         (["route", "--help"], ["URL[,URL...]", "can be seen by all users", "not opened"]),
     ],
 )

@@ -31,9 +31,9 @@ def twistd() -> str:
 
 
 class Process(ProcessProtocol):
-    """A program that runs, and all that it says."""
+    """A program that runs, and all that it says; with `terminal`, at one of its own."""
 
-    def __init__(self, *command: str, stdout: int | None = None) -> None:
+    def __init__(self, *command: str, stdout: int | None = None, terminal: bool = False) -> None:
         from twisted.internet import reactor
 
         self.output = ""
@@ -45,7 +45,11 @@ class Process(ProcessProtocol):
         fds: dict[int, Any] = {0: "w", 1: "r" if stdout is None else stdout, 2: "r"}
         kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         environment = {**kept, "PYTHONUNBUFFERED": "1"}
-        self._process = spawner.spawnProcess(self, command[0], command, environment, childFDs=fds)
+        where: dict[str, Any] = {"childFDs": fds}
+        if terminal:
+            where = {"usePTY": True}
+            environment["TERM"] = "xterm"
+        self._process = spawner.spawnProcess(self, command[0], command, environment, **where)
         self.pid = int(self._process.pid)
 
     def childDataReceived(self, child_fd: int, data: bytes) -> None:
@@ -91,6 +95,19 @@ class Process(ProcessProtocol):
             await within(done, seconds)
         assert self.status is not None
         return self.status
+
+    def write(self, data: bytes) -> None:
+        """Write to its input, as far as it takes it; the rest waits."""
+        self._process.write(data)
+
+    @property
+    def input_pending(self) -> int:
+        """Bytes that were written and that it has not taken."""
+        pipe = self._process.pipes[0]
+        return len(pipe.dataBuffer) - pipe.offset + pipe._tempDataLen
+
+    def end_input(self) -> None:
+        self._process.closeStdin()
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)

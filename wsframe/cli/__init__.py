@@ -12,18 +12,21 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
-from wsframe.cli import route
+from wsframe.cli import connect, diagnose, route
 from wsframe.cli.arguments import Parser
+from wsframe.cli.reactor import Terminated
 
 __all__ = ["main"]
 
-VERBS: Final = (route,)
+VERBS: Final = (connect, diagnose, route)
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130
 """Of a shell's command that SIGINT ended: 128 and its number."""
 PIPE_CLOSED: Final = 141
 """The same for SIGPIPE: the reader of the output has gone, as `head` does."""
+TERMINATED: Final = 143
+"""The same for SIGTERM, which `timeout` sends."""
 
 EPILOG: Final = """\
 exit status:
@@ -32,6 +35,7 @@ exit status:
   2    the command, or a variable of the environment, cannot be used
   130  Ctrl-C
   141  the reader of the output has gone
+  143  SIGTERM
 """
 
 
@@ -48,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(end="", flush=True)  # what cannot be written is to be known here
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Terminated:
+        return TERMINATED
     except OSError as error:
         # Whatever is left in the buffer is not tried again at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,6 +30,7 @@ __all__ = [
     "proxy_settings",
     "proxy_tls",
     "tls",
+    "value_of",
 ]
 
 PROXIES: Final = """\
@@ -62,8 +63,8 @@ class Parser(argparse.ArgumentParser):
         super().error(_USER_INFORMATION.sub("...@", message))
 
 
-def _value(read: Callable[[str], T]) -> Callable[[str], T]:
-    """Return what reads the value of an argument; argparse would quote a wrong one."""
+def value_of(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Return what reads the value of an argument as `type=`; argparse would quote a wrong one."""
 
     def read_or_say(text: str) -> T:
         wrong = ""
@@ -104,7 +105,9 @@ def _authorities(path: str) -> Any:
 
 def add_uri(parser: argparse.ArgumentParser) -> None:
     """Add the URI, as `uri`."""
-    parser.add_argument("uri", metavar="URI", type=_value(parse_uri), help="ws://... or wss://...")
+    parser.add_argument(
+        "uri", metavar="URI", type=value_of(parse_uri), help="ws://... or wss://..."
+    )
 
 
 def add_proxies(parser: argparse.ArgumentParser) -> None:
@@ -117,14 +120,14 @@ def add_proxies(parser: argparse.ArgumentParser) -> None:
         "--proxy",
         metavar="URL[,URL...]",
         action="append",
-        type=_value(_proxy),
+        type=value_of(_proxy),
         help="an http, https, socks4, socks4a, socks5 or socks5h proxy, or a chain of them, first "
         "the one that is connected to first; given again: the next to try when this one fails",
     )
     group.add_argument(
         "--proxy-auth-file",
         metavar="FILE",
-        type=_value(load_password),
+        type=value_of(load_password),
         help="a private file (chmod 600) with the user:password for the one --proxy",
     )
     group.add_argument(
@@ -139,13 +142,13 @@ def add_trust(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--ca",
         metavar="FILE",
-        type=_value(_authorities),
+        type=value_of(_authorities),
         help="the authorities (PEM) to verify the server by [default: the system's]",
     )
     parser.add_argument(
         "--proxy-ca",
         metavar="FILE",
-        type=_value(_authorities),
+        type=value_of(_authorities),
         help="the authorities (PEM) to verify https proxies by [default: the system's]",
     )
 
@@ -156,7 +159,7 @@ def add_timeout(parser: argparse._ActionsContainer) -> None:
         "--timeout",
         metavar="SECONDS",
         dest="client_options",
-        type=_value(_options),
+        type=value_of(_options),
         default=DEFAULT_CLIENT_OPTIONS,
         help=f"how long an opening may take [default: {DEFAULT_CLIENT_OPTIONS.open_timeout:g}]",
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -13,20 +12,18 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from wsframe.cli.failure import described, secrets_of
 from wsframe.clock import monotonic_clock
-from wsframe.core.proxy import Failover, Route, Way
+from wsframe.core.proxy import Failover, Route
 from wsframe.core.timing import PhaseDone
-from wsframe.core.uri import WebSocketURI, basic_credentials
+from wsframe.core.uri import WebSocketURI
 from wsframe.endpoints import ProxyTLS, TLSOptions
 from wsframe.endpoints.link import with_deadline
 from wsframe.endpoints.tunnel import endpoint_to
-from wsframe.errors import OpenCancelled, WSFrameError, printable
+from wsframe.errors import OpenCancelled, WSFrameError
 from wsframe.options import ClientOptions
 
 __all__ = ["Checked", "check"]
-
-MAX_LINE: Final = 200
-"""Characters that are shown of a body's first line; a page may have no second one."""
 
 GOODBYE: Final = 1.0
 """Seconds for an orderly end of what was opened; who does not answer by then is cut off."""
@@ -106,48 +103,10 @@ async def check(
     except OpenCancelled:
         raise
     except (WSFrameError, ValueError) as error:  # ValueError: a host that no certificate has
-        return Checked(tuple(phases), now() - began, _described(error, tuple(_secrets(way))))
+        return Checked(tuple(phases), now() - began, described(error, secrets_of(way)))
     took = now() - began
     opened.transport.loseConnection()
     with suppress(defer.TimeoutError):
         await opened.ended.addTimeout(GOODBYE, reactor)
     opened.transport.abortConnection()
     return Checked(tuple(phases), took)
-
-
-def _described(error: Exception, secrets: tuple[str, ...]) -> dict[str, Any]:
-    """Return the error as JSON knows it; what the proxy said may repeat what it was told."""
-
-    def clean(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        return printable(text)
-
-    message = str(error)
-    for secret in secrets:  # as a whole word: a short one is a part of many of our own
-        message = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", message)
-    body: bytes = getattr(error, "body", b"")
-    lines = body.decode(errors="backslashreplace").split("\n")
-    first = next((line.strip() for line in lines if line.strip()), "")
-    return {
-        "kind": type(error).__name__,
-        "message": message,
-        "phase": getattr(error, "phase", None),
-        "proxy": getattr(error, "proxy", None),
-        "status": getattr(error, "status", None),
-        "code": getattr(error, "code", None) if isinstance(error, WSFrameError) else None,
-        "headers": [[name, clean(value)] for name, value in getattr(error, "headers", ())],
-        "body": clean(first)[:MAX_LINE],
-        "attempts": [attempt._asdict() for attempt in getattr(error, "attempts", ())],
-    }
-
-
-def _secrets(way: Way) -> Iterator[str]:
-    """Yield what goes out to the proxies of a way and is not to be shown, the longest first."""
-    found: set[str] = set()
-    for proxy in way:
-        found |= {proxy.user or "", proxy.password or "", proxy.token or ""}
-        if proxy.user is not None and proxy.scheme.startswith("http"):
-            basic = basic_credentials(proxy.user, proxy.password or "")
-            found.add(basic.removeprefix("Basic "))
-    yield from sorted(found - {""}, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""The reactor of a command: installed when it is needed, run until a coroutine ends or Ctrl-C."""
+"""The reactor of a command: installed when needed, run until a coroutine ends, or a signal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
-__all__ = ["run"]
+__all__ = ["Terminated", "run"]
 
 T = TypeVar("T")
 
@@ -20,11 +20,15 @@ TICK: Final = 0.1
 it may come just as that goes to sleep, and nothing else may wake it before the deadline."""
 
 
+class Terminated(BaseException):
+    """SIGTERM has ended what ran, as Ctrl-C does with KeyboardInterrupt."""
+
+
 def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     """Run the reactor until `main(reactor)` ends; return its result, or raise what it raised.
 
-    Ctrl-C cancels what it waits for, and raises KeyboardInterrupt when it has ended; a second one
-    ends the process at once.
+    Ctrl-C cancels what it waits for, and raises KeyboardInterrupt when it has ended; SIGTERM does
+    so with `Terminated`. A second signal ends the process at once.
     """
     from twisted.internet import reactor as installed
 
@@ -32,7 +36,7 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     # A look-up that hangs, in a thread that nobody can stop, is not waited for at the end.
     reactor.getThreadPool().threadFactory = partial(Thread, daemon=True)
     outcome: list[Any] = []
-    interrupted = False
+    ended_by: type[BaseException] | None = None
     attempt: Deferred[T]
 
     def start() -> None:
@@ -48,24 +52,26 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     def tick() -> None:
         reactor.callLater(TICK, tick)
 
-    def interrupt(*_: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def interrupt(number: int, _: object) -> None:
+        nonlocal ended_by
+        ended_by = KeyboardInterrupt if number == signal.SIGINT else Terminated
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
         reactor.callFromThread(cancel)
 
     def cancel() -> None:
         attempt.cancel()
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         reactor.callWhenRunning(tick)
         reactor.callWhenRunning(start)
         reactor.run(installSignalHandlers=False)
     finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupted:
-        raise KeyboardInterrupt
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if ended_by is not None:
+        raise ended_by
     (result,) = outcome
     if isinstance(result, Failure):
         result.raiseException()

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from wsframe.cli import arguments, reactor
 from wsframe.cli.check import Checked, check
+from wsframe.cli.failure import lines_of
 from wsframe.core.proxy import Route
 from wsframe.core.timing import PhaseDone
 from wsframe.errors import InvalidProxy
@@ -105,13 +106,5 @@ def _print_end(checked: Checked) -> None:
         return
     where = "" if error["phase"] is None else f" in phase {error['phase']}"
     _print(f"  failed{where} after {checked.seconds:.3f} s: {error['kind']}: {error['message']}")
-    for attempt in error["attempts"]:
-        _print(f"    tried {attempt['address']}: {attempt['reason']}")
-    if error["status"] is not None:
-        _print(f"    status {error['status']}")
-    if error["code"] is not None:
-        _print(f"    code {error['code']}")
-    for name, value in error["headers"]:
-        _print(f"    {name}: {value}")
-    if error["body"]:
-        _print(f"    body: {error['body']}")
+    for line in lines_of(error):
+        _print(f"    {line}")
