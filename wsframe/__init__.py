@@ -18,12 +18,13 @@ from wsframe.core import events
 from wsframe.core.credentials import ProxyCredentials
 from wsframe.core.http import Headers, Request, Response
 from wsframe.core.opening import GENERATED
-from wsframe.core.proxy import FROM_ENVIRONMENT, Hop, Proxy, ProxySettings, Route
+from wsframe.core.proxy import FROM_ENVIRONMENT, Hop, Proxies, Proxy, ProxySettings, Route
 from wsframe.core.retry import GIVE_UP, RETRY, RetryPolicy, Verdict, retry_after
 from wsframe.core.timing import Observe, PhaseDone
 from wsframe.endpoints import (
     HTTPConnectEndpoint,
     ProxiedAgentEndpointFactory,
+    ProxyTLS,
     SOCKSEndpoint,
     TLSEndpoint,
     TLSOptions,
@@ -132,6 +133,7 @@ __all__ = [
     "OutboxFull",
     "PhaseDone",
     "ProxiedAgentEndpointFactory",
+    "Proxies",
     "Proxy",
     "ProxyAuthRefused",
     "ProxyAuthRequired",
@@ -140,6 +142,7 @@ __all__ = [
     "ProxyError",
     "ProxyRefused",
     "ProxySettings",
+    "ProxyTLS",
     "ProxyTLSFailed",
     "ProxyTimeout",
     "ProxyUnreachable",

@@ -379,3 +379,30 @@ async def test_protocol_that_knows_no_directions_hears_of_the_end() -> None:
         raw.transport.loseWriteConnection()  # type: ignore[union-attr]
         await within(this.ended())
         await raw.drop()
+
+
+@pytest.mark.parametrize("hops", [0, 1])
+@pytest_twisted.ensureDeferred
+async def test_factory_is_started_and_stopped_as_under_twisteds_endpoints(hops: int) -> None:
+    told: list[str] = []
+
+    class Told(Factory):
+        protocol = Raw
+        noisy = False
+
+        def startFactory(self) -> None:
+            told.append("start")
+
+        def buildProtocol(self, addr: object) -> Any:
+            told.append("build")
+            return super().buildProtocol(addr)  # type: ignore[arg-type]
+
+        def stopFactory(self) -> None:
+            told.append("stop")
+
+    async with RawServer(echo) as origin, RecordingProxy() as proxy:
+        by = proxy.url if hops else None
+        raw: Any = await within(tunnel(f"127.0.0.1:{origin.port}", proxies=by).connect(Told()))
+        assert told == ["start", "build"]
+        await raw.drop()
+        await eventually(lambda: told == ["start", "build", "stop"])

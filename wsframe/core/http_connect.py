@@ -9,7 +9,7 @@ from typing import Final
 from wsframe.core.http import Headers, HeadersLike
 from wsframe.core.http_answer import Answer, AnswerReader, BadAnswer
 from wsframe.core.negotiate import ContextFailed, Leg, Negotiation, SecurityContext
-from wsframe.core.proxy import Proxy
+from wsframe.core.proxy import SAID_BY_CONNECT, Proxy
 from wsframe.core.proxy_auth import BadChallenge, ProxyAuth, keeps_connection, read_challenges
 from wsframe.core.tunnel import Step
 from wsframe.core.uri import format_host_port, to_ascii_host
@@ -30,8 +30,6 @@ __all__ = ["HTTPConnect"]
 MAX_SKIPPED_BODY: Final = 64 * 1024
 """Bytes of the body of a 407 that are read past where the next leg has to follow on the same
 connection; nobody sees them. Pages that explain the log-in have some kilobytes."""
-
-_OURS = frozenset({"host", "proxy-authorization", "content-length", "transfer-encoding"})
 
 
 class HTTPConnect:
@@ -80,7 +78,7 @@ class HTTPConnect:
         self._target = format_host_port(host, port)
         self._extra = Headers(headers)
         for name in self._extra:
-            if name in _OURS:
+            if name in SAID_BY_CONNECT:
                 raise InvalidHeader(f"header {name!r} is said by the CONNECT itself")
         self._max_head = max_head
         self._max_body = max_body

@@ -182,6 +182,7 @@ class Link(Protocol):
         if self.result.called:  # cancelled by who observes
             return
         transport = cast(ITransport, self.transport)
+        self._factory.doStart()
         try:
             inner = self._factory.buildProtocol(transport.getPeer())
             if inner is None:
@@ -190,6 +191,7 @@ class Link(Protocol):
             inner.makeConnection(transport)
         except Exception as error:  # noqa: BLE001 - the application's factory and protocol
             self._inner = None
+            self._factory.doStop()
             self.fail(error)
             return
         if self._finished:  # cancelled meanwhile, by the factory or the protocol
@@ -238,6 +240,7 @@ class Link(Protocol):
         """Twisted: the transport is gone; before the end of the handshake that is a failure."""
         if self._inner is not None:
             self._inner.connectionLost(reason)
+            self._factory.doStop()
         elif not self._finished:
             self.fail(self.ended(reason))
 
