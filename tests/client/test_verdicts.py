@@ -6,9 +6,11 @@ Each failure is told once, as the exception object that was judged.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import pytest_twisted
+from integration.certificates import BAD_CERTIFICATES, Authority, bad_certificate
 from integration.clients import RETRIES, Client, client
 from integration.peers import free_port
 from integration.raw import Raw, RawServer, accept_raw, close_frame
@@ -16,7 +18,18 @@ from integration.raw import Raw, RawServer, accept_raw, close_frame
 from wsframe.core import events
 from wsframe.core.reconnect import State as Doing
 from wsframe.core.retry import judge
-from wsframe.errors import BadProxyAnswer, ConnectionClosed, HandshakeRefused, ProxyError
+from wsframe.errors import (
+    BadHandshake,
+    BadProxyAnswer,
+    ConnectionClosed,
+    HandshakeRefused,
+    NameLookupFailed,
+    OpenError,
+    OpenTimeout,
+    ProxyError,
+    TCPConnectFailed,
+    TLSFailed,
+)
 
 CODES = [*range(1000, 1004), *range(1004, 1007), *range(1007, 1016), 2999, 3000, 3003, 4000, 4999]
 STATUSES = [200, 302, 400, 401, 403, 404, 407, 408, 410, 425, 426, 429, 500, 501, 502, 503, 504]
@@ -91,3 +104,71 @@ async def test_socks_code(code: int) -> None:
     ):
         error = await judged(this, ProxyError)
         assert isinstance(error, BadProxyAnswer) or getattr(error, "code", None) == code
+
+
+@pytest.mark.parametrize("kind", BAD_CERTIFICATES)
+@pytest.mark.parametrize("who", ["server", "proxy"])
+@pytest_twisted.ensureDeferred
+async def test_certificate_that_is_not_accepted_is_final(who: str, kind: str) -> None:
+    authority = Authority()
+    certificate, _ = bad_certificate(kind, authority)
+    async with RawServer(certificate=certificate) as peer:
+        arguments: dict[str, Any] = {"uri": f"wss://localhost:{peer.port}/"}
+        arguments["tls"] = authority.client("localhost")
+        if who == "proxy":
+            arguments = {
+                "proxies": f"https://localhost:{peer.port}",
+                "proxy_tls": authority.verify_proxy,
+            }
+        async with client(free_port(), **arguments) as this:
+            error = await judged(this, TLSFailed)
+            assert this.service.doing is Doing.GAVE_UP
+            assert isinstance(error, TLSFailed)
+            assert error.certificate
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_handshake_that_is_cut_may_pass() -> None:
+    async def cut(raw: Raw) -> None:
+        await raw.read(5)
+        raw.reset()
+
+    async with RawServer(cut) as peer:
+        tls = Authority().client("localhost")
+        async with client(0, uri=f"wss://127.0.0.1:{peer.port}/", tls=tls) as this:
+            await judged(this, TLSFailed)
+            assert this.service.doing is Doing.WAITING
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "final"),
+    [
+        (b"SSH-2.0-x\r\n\r\n", BadHandshake, True),
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: no\r\n\r\n", BadHandshake, True),
+        (b"", OpenError, False),
+        (b"HTTP/1.1 1", OpenError, False),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_answer_that_is_none(answer: bytes, kind: type[Exception], final: bool) -> None:
+    async def say(raw: Raw) -> None:
+        await raw.read_head()
+        raw.write(answer)
+        raw.finish()
+
+    async with RawServer(say) as peer, client(peer) as this:
+        await judged(this, kind)
+        assert (this.service.doing is Doing.GAVE_UP) == final
+
+
+@pytest_twisted.ensureDeferred
+async def test_deadline_name_and_refused_connection_are_retried() -> None:
+    async with RawServer() as silent:
+        for arguments, kind in (
+            ({"uri": f"ws://127.0.0.1:{silent.port}/"}, OpenTimeout),
+            ({"uri": "ws://name.invalid/"}, NameLookupFailed),
+            ({"uri": f"ws://127.0.0.1:{free_port()}/"}, TCPConnectFailed),
+        ):
+            async with client(0, **arguments) as this:
+                await judged(this, kind)
+                assert this.service.doing is Doing.WAITING
