@@ -1,12 +1,14 @@
 """The monotonic clock beside a reactor, and the watch over its loop."""
 
+import subprocess
+import sys
 import time
 
 import pytest
 from twisted.internet.task import Clock
 from twisted.python.runtime import seconds as wall_seconds
 
-from wsframe.clock import LoopWatch, loop_watch, monotonic_clock
+from wsframe.clock import LoopWatch, loop_watch, monotonic_clock, use_monotonic_clock
 
 
 class WallReactor:
@@ -76,3 +78,56 @@ def test_a_loop_that_is_always_blocked_says_so_once_a_minute(logged):
     assert watch.count == 40
     assert logged().count("was blocked") == 2
     assert "(29 more times since the last such line)" in logged()
+
+
+JUMPS = """
+import sys, time
+real, step = time.time, 0.0
+time.time = lambda: real() + step  # what Twisted takes for its clock when it is imported
+
+from twisted.internet import reactor
+from wsframe.clock import use_monotonic_clock
+
+fired = []
+reactor.callLater(0.05, fired.append, "before")
+reactor.callLater(3600, fired.append, "in an hour")
+if sys.argv[1] == "monotonic":
+    use_monotonic_clock(reactor)
+    use_monotonic_clock(reactor)
+reactor.callLater(0.1, fired.append, "after")
+step = float(sys.argv[2])
+
+end = time.monotonic() + 0.5
+while time.monotonic() < end:
+    reactor.runUntilCurrent()
+    time.sleep(0.01)
+print(*fired, sep=", ")
+"""
+
+
+@pytest.mark.parametrize(
+    ("clock", "step", "fired"),
+    [
+        ("monotonic", 7200, "before, after"),
+        ("monotonic", -7200, "before, after"),
+        ("wall", 7200, "before, after, in an hour"),
+        ("wall", -7200, ""),
+    ],
+)
+def test_timers_run_on_while_the_system_clock_is_set(clock: str, step: int, fired: str) -> None:
+    """As they come, Twisted's stand still, or all fire."""
+    done = subprocess.run(
+        [sys.executable, "-c", JUMPS, clock, str(step)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.strip() == fired
+
+
+def test_reactor_with_a_clock_of_its_own_keeps_it() -> None:
+    clock = Clock()
+    own = clock.seconds
+    use_monotonic_clock(clock)
+    assert clock.seconds == own

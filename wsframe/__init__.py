@@ -13,6 +13,7 @@ from wsframe.client import (
     diagnose,
     reconnecting,
 )
+from wsframe.clock import use_monotonic_clock
 from wsframe.connection import Connection, Message, State, broadcast
 from wsframe.core import events
 from wsframe.core.credentials import ProxyCredentials
@@ -186,4 +187,5 @@ __all__ = [
     "serve",
     "trace_on_signal",
     "tunnel_endpoint",
+    "use_monotonic_clock",
 ]

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.runtime import seconds as wall_seconds
 
-__all__ = ["LoopWatch", "global_reactor", "loop_watch", "monotonic_clock"]
+__all__ = ["LoopWatch", "global_reactor", "loop_watch", "monotonic_clock", "use_monotonic_clock"]
 
 _log: Final = Logger(namespace="wsframe.clock")
 
@@ -32,6 +32,25 @@ def monotonic_clock(reactor: IReactorTime) -> Callable[[], float]:
     """Return a function that tells seconds and never goes back, for use beside that reactor."""
     own = reactor.seconds
     return time.monotonic if own in (wall_seconds, time.time) else own
+
+
+def use_monotonic_clock(reactor: Any) -> None:
+    """Have a reactor of Twisted's run its timers on the monotonic clock, those that wait included.
+
+    On wall time, as they come, a system clock that is set back an hour stops every timer for an
+    hour, keepalives among them, and one that is set forward makes them all due at once. For a
+    program whose reactor is its own: then `reactor.seconds()` is no time of day any more, and the
+    access log of a `twisted.web` site would take it for one. The services for twistd call it.
+
+    A reactor that has a clock of its own, such as asyncio's, keeps it.
+    """
+    if reactor.seconds not in (wall_seconds, time.time):
+        return
+    step = time.monotonic() - reactor.seconds()
+    for call in reactor.getDelayedCalls():
+        call.time += step
+        call.seconds = time.monotonic
+    reactor.seconds = time.monotonic
 
 
 def global_reactor() -> IReactorTime:

@@ -13,6 +13,7 @@ from twisted.python import usage
 
 from wsframe.auth import load_password, load_tokens
 from wsframe.client import WebSocketClientService
+from wsframe.clock import use_monotonic_clock
 from wsframe.connection import Connection
 from wsframe.core.proxy import Proxy, ProxySettings, from_environment
 from wsframe.core.retry import RetryPolicy, Verdict, judge, retry_after
@@ -179,6 +180,7 @@ class AgentService(WebSocketClientService):
     def startService(self) -> None:
         """Begin to connect, and to write the trace that is asked for."""
         self._tracing.start(self)
+        use_monotonic_clock(self._reactor)
         super().startService()
 
     def stopService(self) -> Deferred[None]:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from wsframe.auth import bearer_auth, load_tokens
-from wsframe.clock import global_reactor
+from wsframe.clock import global_reactor, use_monotonic_clock
 from wsframe.core.http import Request, Response
 from wsframe.handling import Handler
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
@@ -261,6 +261,7 @@ class ListeningService(WebSocketServerService):
     def startService(self) -> None:
         """Begin to listen, and to write the trace that is asked for."""
         self._tracing.start(self)
+        use_monotonic_clock(self.reactor)
         super().startService()
 
     def stopService(self) -> Deferred[None]:
