@@ -25,7 +25,7 @@ from integration.raw import (
 )
 from twisted.internet import defer
 
-from wsframe.client import Attempt, ConnectArguments
+from wsframe.client import Attempt, ConnectArguments, WebSocketClientService
 from wsframe.client import opening as opening_module
 from wsframe.client.events import EVENTS_KEPT, Events
 from wsframe.connection import Connection
@@ -678,6 +678,24 @@ def test_no_uri_is_an_error() -> None:
 def test_argument_of_no_such_name_is_an_error(arguments: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=next(iter(arguments))):
         Client(0, **arguments)
+
+
+@pytest.mark.parametrize("uri", [None, {"ws://127.0.0.1/"}, 5])
+def test_what_is_no_uri_and_no_list_is_an_error(uri: Any) -> None:
+    with pytest.raises(TypeError, match="uri is a URI or a list of them"):
+        Client(0, uri=uri)
+
+
+@pytest.mark.parametrize("name", ["before_attempt", "on_open", "service_options"])
+def test_hook_that_is_no_function_is_an_error_at_once(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} is a .*not int"):
+        Client(0, **{name: 5})
+
+
+def test_handler_that_is_no_function_is_an_error_at_once() -> None:
+    handler: Any = None
+    with pytest.raises(TypeError, match="handler is a function, not NoneType"):
+        WebSocketClientService("ws://127.0.0.1/", handler)
 
 
 def test_arguments_are_those_of_connect() -> None:

@@ -95,6 +95,12 @@ class Attempts:
         before_attempt: BeforeAttempt | None,
         reactor: IReactorTime,
     ) -> None:
+        checked: tuple[object, object] = (uris, before_attempt)
+        if not isinstance(checked[0], str | WebSocketURI | Sequence):
+            raise TypeError(f"uri is a URI or a list of them, not {type(uris).__name__}")
+        if checked[1] is not None and not callable(checked[1]):
+            kind = type(before_attempt).__name__
+            raise TypeError(f"before_attempt is a function or None, not {kind}")
         given = [uris] if isinstance(uris, str | WebSocketURI) else list(uris)
         if not given:
             raise ValueError("a client needs a URI")

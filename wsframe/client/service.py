@@ -91,6 +91,14 @@ class WebSocketClientService(Service):
         unknown = arguments.keys() - ConnectArguments.__annotations__.keys()
         if unknown:
             raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
+        if not callable(handler):
+            raise TypeError(f"handler is a function, not {type(handler).__name__}")
+        if on_open is not None and not callable(on_open):
+            raise TypeError(f"on_open is a function or None, not {type(on_open).__name__}")
+        if not isinstance(service_options, ServiceOptions):
+            raise TypeError(
+                f"service_options is a ServiceOptions, not {type(service_options).__name__}"
+            )
         self._reactor = reactor or global_reactor()
         self._now = monotonic_clock(self._reactor)
         self._attempts = Attempts(
