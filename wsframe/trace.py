@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary, finalize
 from twisted.logger import Logger
 
 from wsframe.core.checks import check_counts
+from wsframe.core.http import Request
 from wsframe.core.redaction import Redaction
 from wsframe.core.trace import Capture, End, Record, Role, Start
 from wsframe.core.trace_lines import LINES, Style, limit_line
@@ -180,6 +181,10 @@ class Tap:
         self._capture: Final = Capture(
             role, secure=secure, frames=trace.frames, max_payload=trace.max_payload
         )
+
+    def learn(self, request: Request) -> None:
+        """Take the request of a WebSocket that is open: what was secret in it stays so."""
+        self._redaction.learn_request(request.target, request.headers.pairs)
 
     def begin(self, peer: str) -> None:
         """Take the beginning of a connection of which all bytes will follow."""

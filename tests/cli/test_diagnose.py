@@ -85,6 +85,28 @@ async def test_refusal_that_repeats_the_token_does_not_show_it(tmp_path: Path) -
             assert SECRET not in out + err
 
 
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [
+        (f"?ticket={SECRET}", ()),
+        ("", ("--header", f"X-Api-Key: {SECRET}")),
+        ("", ("--header", f"Cookie: a=b; sid={SECRET}")),
+        ("", ("--subprotocol", f"bearer.{SECRET}")),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_refusal_that_repeats_what_a_trace_hides_does_not_show_it(
+    query: str, arguments: tuple[str, ...]
+) -> None:
+    refusal = f"HTTP/1.1 403 not {SECRET}\r\nX: {SECRET}\r\n\r\nno {SECRET}"
+    async with Picky(lambda head: False, refusal.encode()) as server:
+        for more in ((), ("--json",)):
+            uri = f"ws://127.0.0.1:{server.port}/{query}"
+            _, out, err = await run(uri, *arguments, *more)
+            assert "403" in out
+            assert SECRET not in out + err
+
+
 @pytest_twisted.ensureDeferred
 async def test_server_that_is_not_there_is_told_with_each_address() -> None:
     port = free_port()

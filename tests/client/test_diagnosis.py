@@ -9,10 +9,10 @@ import pytest
 import pytest_twisted
 from integration.peers import free_port
 from integration.picky import Picky, Rule, has, has_not
-from integration.raw import RawServer, Stepped, header, within
+from integration.raw import RawServer, Stepped, accept_raw, eventually, header, within
 from twisted.internet import defer
 
-from wsframe.client.diagnosis import Diagnosis, Trial, diagnose
+from wsframe.client.diagnosis import CLOSE_WAIT, Diagnosis, Trial, diagnose
 from wsframe.errors import (
     HandshakeRefused,
     InvalidURI,
@@ -177,3 +177,16 @@ def test_what_is_wrong_is_said_at_once() -> None:
         diagnose("http://x/")
     with pytest.raises(TypeError, match="header"):
         diagnose("ws://x/", header={})
+
+
+@pytest_twisted.ensureDeferred
+async def test_server_that_answers_no_close_frame_is_not_waited_for() -> None:
+    clock = Stepped()
+    async with RawServer() as server:
+        running = diagnose(f"ws://127.0.0.1:{server.port}/", reactor=clock)
+        raw = await accept_raw(server)
+        await raw.read_close()
+        clock.advance(CLOSE_WAIT)
+        await eventually(lambda: clock.advance(0) or running.called)
+        assert (await running).opened
+        await raw.drop()

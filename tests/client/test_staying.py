@@ -25,7 +25,7 @@ from integration.raw import (
 )
 from twisted.internet import defer
 
-from wsframe.client import Attempt, ConnectArguments
+from wsframe.client import Attempt, ConnectArguments, WebSocketClientService
 from wsframe.client import opening as opening_module
 from wsframe.client.events import EVENTS_KEPT, Events
 from wsframe.connection import Connection
@@ -333,6 +333,7 @@ async def test_when_stopped_fires_with_none_for_a_stop() -> None:
             await forgotten
         await this.stop()
         assert await within(ended) is None
+        assert await within(this.service.when_stopped()) is None, "it is over"
 
 
 @pytest_twisted.ensureDeferred
@@ -511,6 +512,7 @@ async def test_uris_are_tried_in_turn_and_the_one_that_was_open_again_first() ->
             this.clock.advance(await this.until_waiting())
             raw = await accept_raw(second)
             await this.until(lambda: this.service.connection)
+            this.clock.advance(RETRIES.stable_after)
             await raw.drop()
             this.clock.advance(await this.until_waiting())
             await refuse(second, "503 Busy")
@@ -528,11 +530,48 @@ async def test_uris_are_tried_in_turn_and_the_one_that_was_open_again_first() ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_uri_that_refuses_for_good_is_left_out_while_there_is_another() -> None:
+    async with RawServer() as one, RawServer() as two:
+        uris = [f"ws://127.0.0.1:{server.port}/" for server in (one, two)]
+        this = Client(0, uri=uris)
+        this.service.startService()
+        await refuse(one, "404 No")
+        await this.until_waiting()
+        (waiting,) = this.told_of(events.Waiting)
+        assert waiting.why == "HandshakeRefused with status 404 is not retried, but another URI is"
+        for _ in range(2):
+            this.clock.advance(8)
+            await refuse(two, "503 Later")
+            await this.until_waiting()
+        this.clock.advance(8)
+        await refuse(two, "404 No")
+        await this.until(lambda: this.service.doing is Doing.GAVE_UP)
+        assert [event.uri for event in this.told_of(events.Failed)] == [uris[0], *[uris[1]] * 3]
+        await this.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_server_that_accepts_and_drops_gives_the_next_uri_its_turn() -> None:
+    async with RawServer() as one, RawServer() as two:
+        this = Client(0, uri=[f"ws://127.0.0.1:{server.port}/" for server in (one, two)])
+        this.service.startService()
+        raw = await accept_raw(one)
+        await this.until(lambda: this.service.connection)
+        await raw.drop()
+        await this.until_waiting()
+        this.clock.advance(8)
+        raw = await accept_raw(two)
+        await this.until(lambda: this.service.connection)
+        await raw.drop()
+        await this.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_follows_from_a_failure_is_told_of_the_uri_that_failed(logged: Any) -> None:
     async with RawServer() as first, RawServer() as second:
         uris = [f"ws://127.0.0.1:{server.port}/" for server in (first, second)]
         async with client(0, uri=uris) as this:
-            await refuse(first, "503 Busy")
+            await refuse(first, "404 No")
             this.clock.advance(await this.until_waiting())
             await refuse(second, "403 No")
             await this.until(lambda: this.service.doing is Doing.GAVE_UP)
@@ -639,6 +678,24 @@ def test_no_uri_is_an_error() -> None:
 def test_argument_of_no_such_name_is_an_error(arguments: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=next(iter(arguments))):
         Client(0, **arguments)
+
+
+@pytest.mark.parametrize("uri", [None, {"ws://127.0.0.1/"}, 5])
+def test_what_is_no_uri_and_no_list_is_an_error(uri: Any) -> None:
+    with pytest.raises(TypeError, match="uri is a URI or a list of them"):
+        Client(0, uri=uri)
+
+
+@pytest.mark.parametrize("name", ["before_attempt", "on_open", "service_options"])
+def test_hook_that_is_no_function_is_an_error_at_once(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} is a .*not int"):
+        Client(0, **{name: 5})
+
+
+def test_handler_that_is_no_function_is_an_error_at_once() -> None:
+    handler: Any = None
+    with pytest.raises(TypeError, match="handler is a function, not NoneType"):
+        WebSocketClientService("ws://127.0.0.1/", handler)
 
 
 def test_arguments_are_those_of_connect() -> None:

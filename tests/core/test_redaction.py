@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsframe.core.redaction import MAX_SECRETS, Redaction
-from wsframe.core.trace import Body, Frame, Head
+from wsframe.core.trace import Body, End, Frame, Head
 
 SEARCHED = settings(max_examples=300, deadline=None, database=None)
 SECRET = "pl4nted-S3cret.0123"
@@ -53,6 +53,7 @@ HIDDEN = {
     f"X-Monitor-Token: {SECRET}": "X-Monitor-Token: ***",
     f"X-Api-Key: {SECRET}": "X-Api-Key: ***",
     f"apikey: {SECRET}": "apikey: ***",
+    f"api_key: {SECRET}": "api_key: ***",
     f"Cf-Access-Jwt-Assertion: {SECRET}": "Cf-Access-Jwt-Assertion: ***",
     f"X-Session-Id: {SECRET}": "X-Session-Id: ***",
     f"X-Password: {SECRET}": "X-Password: ***",
@@ -209,6 +210,21 @@ def test_a_secret_that_is_cut_off_does_not_show_its_beginning(size):
 def test_a_common_word_is_not_taken_for_a_secret():
     body = b"use the transport websocket"
     assert learnt().apply(Body(0.0, False, False, body, False)).start == body
+
+
+@pytest.mark.parametrize("name", ["token", "password", "api_key", "apikey", "access_token", "key"])
+def test_a_word_is_a_secret_where_its_name_says_so(name):
+    redaction = Redaction()
+    redacted(f"GET /?{name}=swordfish HTTP/1.1\r\n\r\n", redaction)
+    shown = redaction.apply(Body(0.0, False, False, b"no swordfish here", False))
+    assert shown.start == b"no *** here"
+
+
+def test_the_reason_of_the_end_repeats_no_secret():
+    redaction = Redaction()
+    redacted(f"GET / HTTP/1.1\r\nAuthorization: Bearer {SECRET}\r\n\r\n", redaction)
+    end = redaction.apply(End(0.0, 1008, f"not {SECRET}, \xe9", "remote", True))
+    assert end.reason == "not ***, \xe9"
 
 
 def test_secrets_that_are_learnt_are_bounded():

@@ -406,6 +406,26 @@ async def test_a_running_server_is_traced_from_the_moment_it_is_set() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_trace_that_is_switched_on_later_hides_the_secrets_of_the_handshake() -> None:
+    lines = Lines()
+    server = await within(local())
+    uri = f"ws://127.0.0.1:{port_of(server)}/?key={SECRET}"
+    connection = await within(connect(uri, headers={"X-Token": "0ther-S3cret"}))
+    trace = lines.trace(frames=True)
+    connection.trace = trace
+    for each in server.connections:
+        each.trace = trace
+    await within(connection.send(f"{SECRET} and 0ther-S3cret"))
+    await within(connection.recv())
+    await within(connection.close(1000, SECRET))
+    await within(server.close())
+    text = "\n".join(lines)
+    assert text.count("*** and ***") == 4
+    assert SECRET not in text
+    assert "0ther-S3cret" not in text
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_server_takes_the_trace_that_was_set_before_it_listened() -> None:
     service = WebSocketServerService(echo, "tcp:0:interface=127.0.0.1")
     service.trace = trace = Lines().trace()

@@ -12,6 +12,7 @@ from wsframe.cli import arguments
 from wsframe.cli.failure import basic_secrets
 from wsframe.core.http import check_header
 from wsframe.core.opening import build_request
+from wsframe.core.redaction import Redaction
 from wsframe.core.uri import WebSocketURI
 from wsframe.errors import InvalidTokenFile
 
@@ -108,7 +109,12 @@ def secrets(options: argparse.Namespace) -> Iterator[str]:
         yield from basic_secrets(options.uri.user, options.uri.password or "")
     if options.token_file is not None:
         yield from (options.token_file, f"Bearer {options.token_file}")
-    for name, value in options.header:
-        if value is not None and name.lower() in _SENSITIVE:
+    redaction = Redaction()
+    given = [(name, value) for name, value in options.header if value is not None]
+    offered = ", ".join(options.subprotocol)
+    redaction.learn_request(options.uri.target, [*given, ("Sec-WebSocket-Protocol", offered)])
+    yield from redaction.learnt
+    for name, value in given:
+        if name.lower() in _SENSITIVE:  # the short ones, too
             yield value
             yield value.partition(" ")[2]

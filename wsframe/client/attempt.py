@@ -83,7 +83,9 @@ def guarded(policy: RetryPolicy) -> RetryPolicy:
 class Attempts:
     """The attempts of one client: what they have in common, and whose turn it is.
 
-    After a failure the next of the URIs is tried; one that was open is tried again first.
+    After a failure the next of the URIs is tried, and after a connection that the server ended
+    before it was stable; any other that was open is tried again first. One whose failure would
+    repeat is left out until a connection has opened.
     """
 
     def __init__(
@@ -93,6 +95,12 @@ class Attempts:
         before_attempt: BeforeAttempt | None,
         reactor: IReactorTime,
     ) -> None:
+        checked: tuple[object, object] = (uris, before_attempt)
+        if not isinstance(checked[0], str | WebSocketURI | Sequence):
+            raise TypeError(f"uri is a URI or a list of them, not {type(uris).__name__}")
+        if checked[1] is not None and not callable(checked[1]):
+            kind = type(before_attempt).__name__
+            raise TypeError(f"before_attempt is a function or None, not {kind}")
         given = [uris] if isinstance(uris, str | WebSocketURI) else list(uris)
         if not given:
             raise ValueError("a client needs a URI")
@@ -102,6 +110,7 @@ class Attempts:
         self._hook = before_attempt
         self._reactor = reactor
         self._turn = 0
+        self._final: set[int] = set()  # the places of those that are left out
         for uri in self.uris:
             endpoint = self._endpoint(uri, {}, None)  # what is wrong is said now
             # Parsed once: the memory of which proxy failed is that of all attempts.
@@ -128,9 +137,27 @@ class Attempts:
         """The URI whose turn it is."""
         return self.uris[self._turn]
 
-    def failed(self) -> None:
-        """Note that the attempt failed: the next URI has its turn."""
-        self._turn = (self._turn + 1) % len(self.uris)
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another URI is left to be tried."""
+        return len(self._final | {self._turn}) < len(self.uris)
+
+    def failed(self, *, is_final: bool = False) -> None:
+        """Note that the attempt failed, for good or not: the next URI has its turn."""
+        if is_final:
+            self._final.add(self._turn)
+        count = len(self.uris)
+        following = [(self._turn + step) % count for step in range(1, count + 1)]
+        self._turn = next((each for each in following if each not in self._final), following[0])
+
+    def opened(self) -> None:
+        """Note that the attempt succeeded."""
+        self._final.clear()
+
+    def restart(self) -> None:
+        """Count anew from the next attempt on, and leave none of the URIs out."""
+        self.number = 0
+        self._final.clear()
 
     def prepare(self, failure: Exception | None, failures: int) -> Awaitable[ConnectArguments]:
         """Begin an attempt with the hook; fires with what it changes, fails as the hook does."""

@@ -22,7 +22,7 @@ from wsframe.core.proxy import Route
 from wsframe.core.timing import PhaseDone
 from wsframe.core.uri import WebSocketURI, format_host_port, parse_uri
 from wsframe.errors import HandshakeRefused, OpenCancelled, OpenError
-from wsframe.options import Deflate
+from wsframe.options import DEFAULT_CLIENT_OPTIONS, Deflate
 
 __all__ = ["Diagnosis", "Trial", "diagnose"]
 
@@ -34,6 +34,9 @@ BROWSER: Final = (
 
 SUBPROTOCOL: Final = "chat"
 """What is offered where nothing was: the RFC's own example (RFC 6455 §1.3)."""
+
+CLOSE_WAIT: Final = 1.0
+"""Seconds that a server has to answer the Close frame of a trial that has opened."""
 
 _SECRETS: Final = ("authorization", "cookie")
 
@@ -185,6 +188,9 @@ async def _attempt(
     began = now()
     arguments = {**arguments}
     uri = cast(WebSocketURI, arguments.pop("uri", uri))
+    options = arguments.get("options", DEFAULT_CLIENT_OPTIONS)
+    shortest = min(options.close_timeout, CLOSE_WAIT)
+    arguments["options"] = dataclasses.replace(options, close_timeout=shortest)
     try:
         endpoint = endpoint_for(uri, observe=phases.append, reactor=reactor, **cast(Any, arguments))
         opening = endpoint.open()

@@ -14,7 +14,7 @@ from wsframe.client.attempt import Attempts, BeforeAttempt, URIs, guarded
 from wsframe.client.opening import ConnectArguments
 from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.connection import Connection
-from wsframe.core.retry import Retry, RetryPolicy
+from wsframe.core.retry import Decision, Retry, RetryPolicy
 from wsframe.errors import OpenCancelled
 from wsframe.options import DEFAULT_RETRY_POLICY
 
@@ -66,7 +66,11 @@ class Reconnecting:
         last, self._connection = self._connection, None
         if last is not None:
             last.close()
-            await self._wait(retry, await last.when_closed())
+            outcome = await last.when_closed()
+            decision = self._decide(retry, outcome)
+            if retry.failures and outcome.by != "local":
+                self._attempts.failed()  # a server that accepts and drops is a failing one
+            await self._wait(decision, outcome)
         while True:
             try:
                 changes = await self._attempts.prepare(self._last_failure, retry.failures)
@@ -77,17 +81,22 @@ class Reconnecting:
             except (CancelledError, OpenCancelled):
                 raise  # whoever drives the loop wants no more of it
             except Exception as error:  # noqa: BLE001 - the policy's to judge
-                self._attempts.failed()
-                await self._wait(retry, error)
+                decision = self._decide(retry, error, elsewhere=self._attempts.elsewhere)
+                self._attempts.failed(is_final=decision.is_final)
+                await self._wait(decision, error)
             else:
                 retry.opened(self._now())
+                self._attempts.opened()
                 return self._connection
 
-    async def _wait(self, retry: Retry, failure: Exception) -> None:
+    def _decide(self, retry: Retry, failure: Exception, *, elsewhere: bool = False) -> Decision:
         self._last_failure = failure
-        decision = retry.failed(failure, self._now(), time.time())
+        return retry.failed(failure, self._now(), time.time(), elsewhere=elsewhere)
+
+    async def _wait(self, decision: Decision, failure: Exception) -> None:
         if decision.delay is None:
             self._retry = None
+            self._attempts.restart()
             raise failure
         call: IDelayedCall
         waited: Awaitable[None] = Awaitable(lambda _: call.cancel())

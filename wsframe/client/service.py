@@ -91,6 +91,14 @@ class WebSocketClientService(Service):
         unknown = arguments.keys() - ConnectArguments.__annotations__.keys()
         if unknown:
             raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
+        if not callable(handler):
+            raise TypeError(f"handler is a function, not {type(handler).__name__}")
+        if on_open is not None and not callable(on_open):
+            raise TypeError(f"on_open is a function or None, not {type(on_open).__name__}")
+        if not isinstance(service_options, ServiceOptions):
+            raise TypeError(
+                f"service_options is a ServiceOptions, not {type(service_options).__name__}"
+            )
         self._reactor = reactor or global_reactor()
         self._now = monotonic_clock(self._reactor)
         self._attempts = Attempts(
@@ -196,10 +204,12 @@ class WebSocketClientService(Service):
         """Return a Deferred that fires when the service has come to its end.
 
         With None when it was stopped, and with the failure when it gave up. It fires at once when
-        it has given up.
+        that has been; before the first start it waits.
         """
         if self._machine.state is Doing.GAVE_UP:
             return fired(self._last_failure)
+        if self._told_to_stop and self._machine.state is Doing.STOPPED:
+            return fired(None)
         waiter: Awaitable[Exception | None] = Awaitable(lambda it: _forget(self._ends, it))
         self._ends.append(waiter)
         return waiter
@@ -342,13 +352,16 @@ class WebSocketClientService(Service):
     def _attempt_failed(self, error: Exception) -> None:
         phases = () if self._record is None else tuple(self._record.phases)
         self._tell(events.Failed, error=error, phases=phases)
-        self._attempts.failed()
-        self._judge(error)
+        self._decide(error, elsewhere=self._attempts.elsewhere)
+        self._attempts.failed(is_final=self._decision.is_final)
+        self._follow()
 
-    def _judge(self, error: Exception) -> None:
+    def _decide(self, error: Exception, *, elsewhere: bool = False) -> None:
         """Let the policy decide what follows from a failure."""
         self._last_failure = error
-        self._decision = self._retry.failed(error, self._now(), time.time())
+        self._decision = self._retry.failed(error, self._now(), time.time(), elsewhere=elsewhere)
+
+    def _follow(self) -> None:
         self._feed(Input.GIVE_UP if self._decision.gives_up else Input.RETRY)
 
     def _first_retry(self) -> Retry:
@@ -360,6 +373,7 @@ class WebSocketClientService(Service):
             connection.trace = self.trace
         self._opened_at = self._now()
         self._retry.opened(self._opened_at)
+        self._attempts.opened()
         self._tell(
             events.Opened,
             seconds=self._opened_at - self._began_at,
@@ -420,7 +434,10 @@ class WebSocketClientService(Service):
             if self._machine.state in _ENDING:
                 self._feed(Input.ENDED)
             else:
-                self._judge(outcome if cause is None else cause)
+                self._decide(outcome if cause is None else cause)
+                if self._retry.failures and outcome.by != "local":
+                    self._attempts.failed()  # a server that accepts and drops is a failing one
+                self._follow()
 
     def _close(self) -> None:
         connection = cast(Connection, self._connection)
@@ -452,7 +469,7 @@ class WebSocketClientService(Service):
 
     def _ended(self, failure: Exception | None) -> None:
         """Tell those who wait, and begin from the beginning when started again."""
-        self._attempts.number = 0
+        self._attempts.restart()
         waiting: list[Awaitable[Connection]] = []
         if failure is not None:
             waiting, self._waiting = self._waiting, []

@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from wsframe.core.trace import Body, Frame, Head, Record
+from wsframe.core.trace import Body, End, Frame, Head, Record
 
 __all__ = ["Redaction"]
 
@@ -34,7 +35,7 @@ IANA have half of that."""
 _BREAK: Final = re.compile("(\r\n|\n|[\r\x0b\x0c\x1c-\x1e\x85])")  # whatever some parser breaks at
 _SECRET_NAME: Final = re.compile(
     r"auth(?!enticate\s*$)|cookie|token|secret|passw|credential|session|signature|jwt|csrf|xsrf"
-    r"|apikey|(?<!sec-websocket-)\bkey\b",
+    r"|apikey|(?<!sec-websocket-)(?<![a-z0-9])key(?![a-z0-9])",
     re.IGNORECASE,
 )
 _SCHEMES: Final = r"bearer|basic|digest|negotiate|ntlm|token|apikey"
@@ -71,6 +72,17 @@ class Redaction:
     def __repr__(self) -> str:
         return f"<Redaction of {len(self._secrets)} secrets>"
 
+    def learn_request(self, target: str, headers: Iterable[tuple[str, str]]) -> None:
+        """Learn the secrets of a request that is not among the records."""
+        fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        raw = f"GET {target} HTTP/1.1\r\n{fields}\r\n".encode("latin-1", "replace")
+        self._head(Head(0.0, True, True, raw, True, False))
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """What is hidden wherever it is said again."""
+        return tuple(secret.decode("latin-1") for secret in self._secrets)
+
     def apply(self, record: Record) -> Record:
         """Return the record without secrets."""
         match record:
@@ -78,6 +90,9 @@ class Redaction:
                 return replace(record, raw=self._head(record))
             case Body() | Frame():
                 return replace(record, start=self._payload(record.start, record.cut))
+            case End():
+                reason = self._payload(record.reason.encode(errors="surrogateescape"), cut=False)
+                return replace(record, reason=reason.decode(errors="replace"))
             case _:
                 return record
 
@@ -228,7 +243,8 @@ class Redaction:
             name, equals, value = "", "", parameter
         if not value:
             return parameter
-        if not _A_WORD.fullmatch(value):  # such as transport=websocket
+        # Such as transport=websocket, but not password=swordfish.
+        if _SECRET_NAME.search(name) or not _A_WORD.fullmatch(value):
             self._learn(value)
         return name + equals + HIDDEN
 

@@ -191,7 +191,7 @@ other: 4000 to 4099 are final with Pusher, 4500 to 4999 with Centrifugo, single 
 
 _PASSING_STATUSES: Final = frozenset({408, 425, 429, *range(500, 600)})
 """HTTP statuses that say "not now": too slow, too early, too often, and what servers and proxies
-answer while they fail or are deployed. Redirects are not followed, so they are final, as is a 2xx,
+answer while they fail or are deployed. A redirect that was not followed is final, as is a 2xx,
 which comes from something that speaks no WebSocket."""
 
 _FINAL_SOCKS: Final = frozenset({2, 7, 8, 92})
@@ -320,12 +320,13 @@ class Decision:
     `delay` is the seconds until the next attempt, None when it gives up. `attempt` is the number
     of that attempt, or of the one that will not be made: 1 for the first since the client began or
     a stable connection ended. `why` says what decided; it holds nothing that a peer sent but
-    numbers.
+    numbers. `is_final` says that this failure would repeat; there may be another URI to try.
     """
 
     delay: float | None
     attempt: int
     why: str
+    is_final: bool = False
 
     @property
     def gives_up(self) -> bool:
@@ -360,10 +361,14 @@ class Retry:
         """Note that an attempt succeeded."""
         self._opened = now
 
-    def failed(self, failure: BaseException, now: float, wall_now: float) -> Decision:
+    def failed(
+        self, failure: BaseException, now: float, wall_now: float, *, elsewhere: bool = False
+    ) -> Decision:
         """Note that an attempt failed or a connection ended; return what follows.
 
         `wall_now` and the errors are those of `judge`. After an error nothing has been noted.
+        `elsewhere` says that another URI is left to be tried: then one that fails for good does
+        not end the client.
         """
         policy = self._policy
         verdict = judge(policy, failure, wall_now)
@@ -374,20 +379,22 @@ class Retry:
             self.failures += 1
         attempt = self.failures + 1
         what = _name(failure)
-        if verdict.gives_up:
-            return Decision(None, attempt, f"{what} is not retried")
+        is_final = verdict.gives_up
+        if is_final and not (elsewhere and _is_of_the_uri(failure)):
+            return Decision(None, attempt, f"{what} is not retried", is_final)
         if policy.max_attempts is not None and attempt > policy.max_attempts:
             why = f"{what} was attempt {self.failures} of at most {policy.max_attempts}"
-            return Decision(None, attempt, why)
+            return Decision(None, attempt, why, is_final)
         delay = self._next_delay(verdict.after)
         elapsed = now + delay - self._since
         if policy.max_elapsed is not None and elapsed > policy.max_elapsed:
             why = f"after {what} the next attempt would begin at {elapsed:.1f} s"
-            return Decision(None, attempt, f"{why} of at most {policy.max_elapsed:g} s")
-        why = f"{what} is retried"
+            why += f" of at most {policy.max_elapsed:g} s"
+            return Decision(None, attempt, why, is_final)
+        why = f"{what} is not retried, but another URI is" if is_final else f"{what} is retried"
         if verdict.after:
             why += f" after {verdict.after:g} s or more"
-        return Decision(delay, attempt, why)
+        return Decision(delay, attempt, why, is_final)
 
     def _next_delay(self, floor: float) -> float:
         # Those who are told when to come back are told the same: they, too, are to be spread.
@@ -395,6 +402,11 @@ class Retry:
         # By steps rather than by a power, which overflows after a thousand failures.
         self._largest = min(self._largest * self._policy.factor, self._policy.max_delay)
         return floor + spread * self._draw()
+
+
+def _is_of_the_uri(failure: BaseException) -> bool:
+    """Return whether another URI may do better than this one did."""
+    return isinstance(failure, OpenError) and not isinstance(failure, OpenCancelled)
 
 
 def _name(failure: BaseException) -> str:

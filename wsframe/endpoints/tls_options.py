@@ -45,6 +45,11 @@ PEM = str | os.PathLike[str] | bytes
 _LARGEST_FILE: Final = 16 * 1024 * 1024
 """Bytes; the system's authorities, all of them, have a quarter of a MiB."""
 
+_ALPN: Final = "alpn is a sequence of names in ASCII, of 1 to 255 bytes each"
+_FINGERPRINT: Final = (
+    "fingerprint is SHA-256 of the certificate in hex, or sha256// and that of its public key in"
+    " base64"
+)
 _MOST_HOSTS: Final = 16
 """Hosts for which what was loaded is kept, the latest ones; each has a trust store of its own."""
 
@@ -114,8 +119,12 @@ class TLSOptions:
             raise InvalidTLSOptions("minimum_version is TLSVersion.TLSv1_2 or TLSVersion.TLSv1_3")
         if self.server_name is not None:
             object.__setattr__(self, "server_name", _host(self.server_name))
+        if not isinstance(self.alpn, tuple | list):
+            raise InvalidTLSOptions(_ALPN)
         object.__setattr__(self, "alpn", _protocols(self.alpn))
         if self.fingerprint is not None:
+            if not isinstance(self.fingerprint, str | tuple | list):
+                raise InvalidTLSOptions(_FINGERPRINT)
             given = (
                 (self.fingerprint,)
                 if isinstance(self.fingerprint, str)
@@ -232,7 +241,7 @@ def _protocols(given: Iterable[object]) -> tuple[str, ...]:
         name for name in names if isinstance(name, str) and name.isascii() and 0 < len(name) < 256
     )
     if len(checked) != len(names):
-        raise InvalidTLSOptions("alpn is a sequence of names in ASCII, of 1 to 255 bytes each")
+        raise InvalidTLSOptions(_ALPN)
     return checked
 
 
@@ -261,16 +270,15 @@ def _parse_pin(text: object) -> Pin:
         except (ValueError, binascii.Error):
             digest = b""
     if len(digest) != hashlib.sha256().digest_size:
-        raise InvalidTLSOptions(
-            "fingerprint is SHA-256 of the certificate in hex, or sha256// and that of its public"
-            " key in base64"
-        )
+        raise InvalidTLSOptions(_FINGERPRINT)
     return of_key, digest
 
 
 def _read(name: str, source: PEM) -> bytes:
     if isinstance(source, bytes):
         return source
+    if not isinstance(source, str | os.PathLike):
+        raise InvalidTLSOptions(f"{name} is a path or PEM, not {type(source).__name__}")
     data: bytes | None = None
     why = ""
     try:

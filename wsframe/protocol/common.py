@@ -360,6 +360,9 @@ class CommonProtocol:
         is_open = self.state in {WebSocketProtocol.STATE_OPEN, WebSocketProtocol.STATE_CLOSING}
         if trace is not None and is_open:
             self.tap = self._new_tap(trace)
+            request = getattr(self, "request", None)
+            if request is not None:
+                self.tap.learn(request)
             sent_left, received_left = self._sent_left(), self._received_left()
             self.tap.join(self.peer or "unknown", sent_left=sent_left, received_left=received_left)
             self.tap.received(self.data)  # it has come, and is not parsed yet
