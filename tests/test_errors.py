@@ -146,24 +146,17 @@ def test_refused_handshake_carries_the_answer():
     error = HandshakeRefused(401, "No", (("Set-Cookie", "s3cret"),), b"s3cret")
     assert (error.status, error.reason, error.body) == (401, "No", b"s3cret")
     assert error.headers == (("Set-Cookie", "s3cret"),)
-    assert str(error) == "server answered 401 No"
+    assert str(error) == "server answered 401 Unauthorized"
     assert "s3cret" not in repr(error)
 
 
 @pytest.mark.parametrize(
-    ("reason", "text"),
-    [
-        ("", "server answered 403"),
-        ("Größe", "server answered 403 Größe"),
-        ("\x9b31m", r"server answered 403 \x9b31m"),
-        ("a\r\nb", r"server answered 403 a\r\nb"),
-        ("\x1b]0;x\x07", r"server answered 403 \x1b]0;x\x07"),
-        ("\u202egpj", r"server answered 403 \u202egpj"),
-    ],
+    ("status", "text"), [(403, "server answered 403 Forbidden"), (799, "server answered 799")]
 )
-def test_reason_of_a_server_is_shown_escaped(reason, text):
-    """A terminal obeys nothing that a server said; the attribute is as it came."""
-    error = HandshakeRefused(403, reason, (), b"")
+@pytest.mark.parametrize("reason", ["", "Größe", "s3cret", "a\r\nb", "\x1b]0;x\x07", "\u202egpj"])
+def test_text_of_a_refusal_has_none_of_the_servers_words(status, text, reason):
+    """They may repeat a token, or be what a terminal obeys; the attribute is as it came."""
+    error = HandshakeRefused(status, reason, (), b"")
     assert str(error) == text
     assert error.reason == reason
 

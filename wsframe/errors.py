@@ -41,6 +41,7 @@ The tree, with the side that is to blame in the type rather than in the text::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Literal, NamedTuple
 
 __all__ = [
@@ -96,6 +97,14 @@ OK_CODES = frozenset({1000, 1001, 1005})
 def printable(text: str) -> str:
     """Return a peer's text as it may stand in an error: what a terminal would obey is escaped."""
     return text if text.isprintable() else repr(text)[1:-1]
+
+
+def status_text(status: int) -> str:
+    """Return an HTTP status with the phrase that is registered for it, if any is."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 class WSFrameError(Exception):
@@ -289,8 +298,8 @@ class HandshakeRefused(OpenError):
         *,
         note: str = "",
     ) -> None:
-        # Not the body: some servers' explanations repeat what they were sent, tokens included.
-        text = f"server answered {status} {printable(reason)}".rstrip()
+        # Nothing in the server's words: some repeat what they were sent, tokens included.
+        text = f"server answered {status_text(status)}"
         super().__init__(f"{text}; {note}" if note else text)
         self.status = status
         self.reason = reason

@@ -169,7 +169,7 @@ async def test_what_a_proxy_repeats_of_the_credentials_is_not_shown() -> None:
         )
     error = checked["error"]
     assert (error["kind"], error["phase"], error["status"]) == ("ProxyRefused", "proxy", 403)
-    assert "answered 403 No Basic *** to" in error["message"]
+    assert "answered 403 Forbidden to" in error["message"]
     assert error["body"] == "*** / *** sent \\x1b[31mBasic ***"
     assert ["X-Said", "Basic ***"] in error["headers"]
     assert error["proxy"] == f"http://127.0.0.1:{proxy.port}"

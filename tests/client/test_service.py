@@ -188,8 +188,16 @@ async def breaks_the_rules(server: RawServer, this: Client) -> None:
         (closes_with_the_answer, ConnectionClosedError, "1013"),
         (breaks_the_rules, ConnectionClosedError, "1002"),
         (resets_before_the_answer, OpenError, "handshake|lost"),
-        (answers("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"), HandshakeRefused, "401 No"),
-        (answers("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), HandshakeRefused, "503 Busy"),
+        (
+            answers("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"),
+            HandshakeRefused,
+            "401 Unauthorized",
+        ),
+        (
+            answers("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"),
+            HandshakeRefused,
+            "503 Service Unavailable",
+        ),
         (answers("SSH-2.0-x\r\n\r\n"), BadHandshake, ""),
     ],
 )

@@ -56,7 +56,7 @@ async def test_service_with_hooks_and_its_events(capsys: pytest.CaptureFixture[s
         await raw.drop()
         await within(service.stopService())
     said = capsys.readouterr().out
-    assert "server answered 401 No" in said
+    assert "server answered 401 Unauthorized" in said
     assert "'handshake " in said
     assert "1 in flight" in said
 

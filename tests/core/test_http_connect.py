@@ -19,6 +19,7 @@ from wsframe.errors import (
     ProxyAuthRequired,
     ProxyError,
     ProxyRefused,
+    status_text,
 )
 
 SEARCHED = settings(max_examples=150, deadline=None, database=None)
@@ -158,7 +159,7 @@ def test_refusal_is_typed_and_complete(proxy, status, kind):
     error = caught.value
     assert type(error) is kind
     assert str(error) == (
-        f"http://proxy.example:3128 answered {status} No Way to CONNECT example.org:443"
+        f"http://proxy.example:3128 answered {status_text(status)} to CONNECT example.org:443"
     )
     assert (error.phase, error.proxy, error.status) == ("proxy", str(proxy), status)
     assert (error.headers, error.body) == ((("A", "b"), ("Content-Length", "3")), b"why")

@@ -164,7 +164,7 @@ async def test_deadline_of_the_last_way_tells_of_those_before() -> None:
             await endpoint.connect(Factory.forProtocol(Raw))
     (before,) = caught.value.others
     assert isinstance(before, ProxyRefused)
-    assert "answered 403 No" in str(caught.value)
+    assert "answered 403 Forbidden" in str(caught.value)
 
 
 @pytest_twisted.ensureDeferred

@@ -83,7 +83,7 @@ async def test_redirect_is_a_refusal_by_default() -> None:
         with pytest.raises(HandshakeRefused) as caught:
             await connect(f"{server.url}/a")
         assert dict(caught.value.headers)["Location"] == "/b"
-        assert str(caught.value) == "server answered 302 Elsewhere"
+        assert str(caught.value) == "server answered 302 Found"
         assert len(server.heads) == 1
 
 

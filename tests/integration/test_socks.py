@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import AsyncExitStack, suppress
+
 import pytest
 import pytest_twisted
 from twisted.internet.address import IPv4Address
@@ -36,12 +39,17 @@ async def test_name_that_is_resolved_here_is_tried_address_by_address(
     """SOCKS4 is not told of the IPv6 address; SOCKS5 goes on from one that does not answer."""
     resolver.answers = ["::1", "127.0.0.1"]
     proxy = proxies.running("dante").url(scheme)
-    async with (
-        echo_server() as port,
-        connect(f"ws://target.test:{port}/", proxies=proxy) as connection,
-    ):
-        await connection.send("x")
-        assert await connection.recv() == "x"
+    async with AsyncExitStack() as stack:
+        # A port that is ours alone: where nobody listens on ::1, and nobody comes to.
+        nobody = stack.enter_context(socket.socket(socket.AF_INET6))
+        for _ in range(5):
+            port = await stack.enter_async_context(echo_server())
+            with suppress(OSError):
+                nobody.bind(("::1", port))
+                break
+        async with connect(f"ws://target.test:{port}/", proxies=proxy) as connection:
+            await connection.send("x")
+            assert await connection.recv() == "x"
     assert resolver.asked == ["target.test"]
 
 

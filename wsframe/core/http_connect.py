@@ -22,7 +22,7 @@ from wsframe.errors import (
     ProxyCredentialsFailed,
     ProxyError,
     ProxyRefused,
-    printable,
+    status_text,
 )
 
 __all__ = ["HTTPConnect"]
@@ -211,9 +211,8 @@ class HTTPConnect:
             kind = ProxyAuthRefused  # tinyproxy's way to say that the password is wrong
         elif answer.status == 407:
             kind = ProxyAuthRefused if sent else ProxyAuthRequired
-        said = f"{answer.status} {printable(answer.reason)}".rstrip()
         return kind(
-            f"{self._proxy} answered {said} to CONNECT {self._target}",
+            f"{self._proxy} answered {status_text(answer.status)} to CONNECT {self._target}",
             proxy=str(self._proxy),
             status=answer.status,
             headers=answer.headers.pairs,
