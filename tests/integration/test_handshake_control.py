@@ -276,7 +276,7 @@ async def test_refusal_has_status_headers_and_body() -> None:
         raw.write(
             b"HTTP/1.1 401 Who are you\r\nX-a: 1\r\nx-A: 2\r\nContent-Length: 9\r\n\r\nno token\n"
         )
-        with pytest.raises(HandshakeRefused, match="401 Who are you") as caught:
+        with pytest.raises(HandshakeRefused, match="401 Unauthorized") as caught:
             await opening
         error = caught.value
         assert (error.status, error.reason, error.body) == (401, "Who are you", b"no token\n")
