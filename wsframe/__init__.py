@@ -23,6 +23,7 @@ from wsframe.core.proxy import FROM_ENVIRONMENT, Hop, Proxies, Proxy, ProxySetti
 from wsframe.core.retry import GIVE_UP, RETRY, RetryPolicy, Verdict, retry_after
 from wsframe.core.timing import Observe, PhaseDone
 from wsframe.endpoints import (
+    ConnectionProtocol,
     HTTPConnectEndpoint,
     ProxiedAgentEndpointFactory,
     ProxyTLS,
@@ -112,6 +113,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "ConnectionOptions",
+    "ConnectionProtocol",
     "Deflate",
     "Diagnosis",
     "HTTPConnectEndpoint",
