@@ -16,6 +16,7 @@ from wsframe.connection import Connection, State
 from wsframe.errors import (
     ConnectionClosed,
     HandshakeRefused,
+    HookTimeout,
     InvalidURI,
     OpenCancelled,
     OpenError,
@@ -217,6 +218,18 @@ async def test_hook_before_an_attempt_is_told_and_asked() -> None:
         loop.running.cancel()
         with pytest.raises(OpenCancelled):
             await within(loop.running)
+
+
+@pytest_twisted.ensureDeferred
+async def test_hook_that_hangs_is_a_failed_attempt() -> None:
+    loop = Loop(free_port(), read_all, before_attempt=lambda _: defer.Deferred(), hook_timeout=5)
+    loop.clock.advance(5)
+    await loop.until_waiting()
+    assert isinstance(loop.over.last_failure, HookTimeout)
+    loop.running.cancel()
+    with pytest.raises(defer.CancelledError):
+        await loop.running
+    assert loop.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            options = _parser().parse_args(argv)
+            options, unknown = _parser().parse_known_args(argv)
+            if unknown:  # said with the usage of the verb, and not of the command
+                options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             status: int = options.run(options)
         finally:
             print(end="", flush=True)  # what cannot be written is to be known here
@@ -74,4 +76,6 @@ def _parser() -> Parser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in VERBS:
         verb.add_to(verbs)
+    for each in verbs.choices.values():
+        each.set_defaults(parser=each)
     return parser

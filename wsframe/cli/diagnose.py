@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from wsframe.cli import arguments, handshake, reactor
 from wsframe.cli.failure import described, lines_of, secrets_of
-from wsframe.client.diagnosis import Diagnosis, Trial, diagnose
+from wsframe.client.diagnosis import Diagnosis, Trial, diagnose, lines
 from wsframe.errors import InvalidHeader, InvalidProxy
 
 __all__ = ["add_to"]
@@ -106,16 +106,12 @@ def _print(line: str) -> None:
 
 
 def _print_trial(secrets: Iterable[str], trial: Trial) -> None:
-    outcome = "101"
-    if trial.error is not None:
+    if trial.error is None:
+        table = [*lines(trial)]
+    else:
         told = described(trial.error, secrets)
-        outcome = f"{told['kind']}: {told['message']}"
-    _print(f"{trial.change or 'as it is':<40} {trial.seconds * 1000:>9.1f} ms  {outcome}")
-    if trial.change:
-        return
-    for done in trial.phases:
-        detail = f" ({done.detail})" if done.detail else ""
-        _print(f"  {done.phase:<38} {done.seconds * 1000:>9.1f} ms  {done.to}{detail}")
-    if trial.error is not None:
-        for line in lines_of(told):
-            _print(f"  {line}")
+        table = [*lines(trial, f"{told['kind']}: {told['message']}")]
+        if not trial.change:
+            table += (f"{'':>16}{line}" for line in lines_of(told))
+    for line in table:
+        _print(line)

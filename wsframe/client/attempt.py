@@ -10,17 +10,19 @@ from typing import Any, Final, cast
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from wsframe.awaiting import Awaitable, run
-from wsframe.client.opening import ConnectArguments, endpoint_for
+from wsframe.client.opening import ConnectArguments, check_names, endpoint_for
 from wsframe.core.proxy import Route
 from wsframe.core.retry import RetryPolicy, Verdict
 from wsframe.core.timing import PhaseDone
 from wsframe.core.uri import WebSocketURI, parse_uri
 from wsframe.endpoints import WebSocketEndpoint
+from wsframe.errors import HookTimeout
 from wsframe.trace import Trace, check_trace
 
-__all__ = ["Attempt", "Attempts", "BeforeAttempt", "Opened", "URIs", "guarded"]
+__all__ = ["Attempt", "Attempts", "BeforeAttempt", "Opened", "URIs", "guarded", "in_time"]
 
 _log: Final = Logger(namespace="wsframe.client")
 
@@ -80,6 +82,30 @@ def guarded(policy: RetryPolicy) -> RetryPolicy:
     return dataclasses.replace(policy, judge=guard)
 
 
+def in_time(
+    reactor: IReactorTime, hook: Awaitable[Any], seconds: float | None, name: str
+) -> Awaitable[Any]:
+    """Bound a hook in time: after so many seconds (None: never) it fails with `HookTimeout`."""
+    if hook.called or seconds is None:
+        return hook
+    result: Awaitable[Any] = Awaitable(lambda _: hook.cancel())
+
+    def late() -> None:
+        result.errback(Failure(HookTimeout(f"{name} took more than {seconds:g} s")))
+        hook.cancel()
+
+    call = reactor.callLater(seconds, late)
+
+    def ended(outcome: object) -> None:
+        if call.active():
+            call.cancel()
+        if not result.called:
+            result.callback(outcome)
+
+    hook.addBoth(ended)
+    return result
+
+
 class Attempts:
     """The attempts of one client: what they have in common, and whose turn it is.
 
@@ -93,14 +119,15 @@ class Attempts:
         uris: URIs,
         arguments: ConnectArguments,
         before_attempt: BeforeAttempt | None,
+        hook_timeout: float | None,
         reactor: IReactorTime,
     ) -> None:
-        checked: tuple[object, object] = (uris, before_attempt)
-        if not isinstance(checked[0], str | WebSocketURI | Sequence):
-            raise TypeError(f"uri is a URI or a list of them, not {type(uris).__name__}")
-        if checked[1] is not None and not callable(checked[1]):
-            kind = type(before_attempt).__name__
-            raise TypeError(f"before_attempt is a function or None, not {kind}")
+        untyped: Any = uris
+        if not isinstance(untyped, str | WebSocketURI | Sequence):
+            raise TypeError(f"uri is a URI or a list of them, not {type(untyped).__name__}")
+        hook: Any = before_attempt
+        if hook is not None and not callable(hook):
+            raise TypeError(f"before_attempt is a function or None, not {type(hook).__name__}")
         given = [uris] if isinstance(uris, str | WebSocketURI) else list(uris)
         if not given:
             raise ValueError("a client needs a URI")
@@ -108,6 +135,7 @@ class Attempts:
         self.number = 0
         self._arguments = dict(arguments)
         self._hook = before_attempt
+        self._hook_timeout = hook_timeout
         self._reactor = reactor
         self._turn = 0
         self._final: set[int] = set()  # the places of those that are left out
@@ -163,7 +191,8 @@ class Attempts:
         """Begin an attempt with the hook; fires with what it changes, fails as the hook does."""
         self.number += 1
         attempt = Attempt(self.number, self.uri, failure, failures)
-        return run(self._prepare, attempt)
+        preparing = run(self._prepare, attempt)
+        return in_time(self._reactor, preparing, self._hook_timeout, "before_attempt")
 
     async def _prepare(self, attempt: Attempt) -> ConnectArguments:
         changes = None if self._hook is None else await run(self._hook, attempt)
@@ -173,12 +202,7 @@ class Attempts:
             raise TypeError(
                 f"before_attempt returns a dict of arguments or None, not {type(changes).__name__}"
             )
-        unknown = changes.keys() - ConnectArguments.__annotations__.keys()
-        if unknown:
-            raise TypeError(
-                f"before_attempt returned unknown arguments: {', '.join(map(str, unknown))}"
-            )
-        return cast(ConnectArguments, changes)
+        return check_names(changes, "before_attempt returned ")
 
     def begin(self, changes: ConnectArguments) -> tuple[WebSocketEndpoint, Opened]:
         """Make the chain of endpoints of this attempt, and the record that it fills.

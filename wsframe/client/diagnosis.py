@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from twisted.internet.interfaces import IReactorTime
 
 from wsframe.awaiting import Awaitable, run
-from wsframe.client.opening import ConnectArguments, endpoint_for
+from wsframe.client.opening import ConnectArguments, check_names, endpoint_for
 from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.connection import Connection
 from wsframe.core.opening import RequestHeaders
@@ -24,7 +24,7 @@ from wsframe.core.uri import WebSocketURI, format_host_port, parse_uri
 from wsframe.errors import HandshakeRefused, OpenCancelled, OpenError
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, Deflate
 
-__all__ = ["Diagnosis", "Trial", "diagnose"]
+__all__ = ["Diagnosis", "Trial", "diagnose", "lines"]
 
 BROWSER: Final = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -114,20 +114,22 @@ class Diagnosis:
         }
 
     def __str__(self) -> str:
-        return "\n".join([self.route.explain(), *lines(self.trials), self.finding])
+        table = [line for trial in self.trials for line in lines(trial)]
+        return "\n".join([self.route.explain(), *table, self.finding])
 
 
-def lines(trials: tuple[Trial, ...]) -> Iterator[str]:
-    """Yield the trials as the lines of a table, the first with its phases."""
-    width = max(len(trial.change or "as it is") for trial in trials)
-    for trial in trials:
-        what = trial.change or "as it is"
+def lines(trial: Trial, outcome: str | None = None) -> Iterator[str]:
+    """Yield a trial as lines, that with nothing changed with its phases.
+
+    `outcome` stands in the place of the error's own text.
+    """
+    if outcome is None:
         outcome = "101" if trial.opened else str(trial.error)
-        yield f"  {what:<{width}}  {trial.seconds * 1000:>8.1f} ms  {outcome}"
-        if not trial.change:
-            for done in trial.phases:
-                detail = f" ({done.detail})" if done.detail else ""
-                yield f"    {done.phase:<9}  {done.seconds * 1000:>8.1f} ms  {done.to}{detail}"
+    yield f"{trial.seconds * 1000:>9.1f} ms  {trial.change or 'as it is'}: {outcome}"
+    if not trial.change:
+        for done in trial.phases:
+            detail = f" ({done.detail})" if done.detail else ""
+            yield f"{done.seconds * 1000:>9.1f} ms    {done.phase}: {done.to}{detail}"
 
 
 def diagnose(
@@ -148,12 +150,9 @@ def diagnose(
     The Deferred fires with the `Diagnosis`; it fails only when it is cancelled. Raises what
     `connect` raises for wrong arguments.
     """
-    unknown = arguments.keys() - ConnectArguments.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
+    given = check_names(arguments)
     parsed = uri if isinstance(uri, WebSocketURI) else parse_uri(uri)
     reactor = reactor or global_reactor()
-    given = cast(ConnectArguments, arguments)
     route = endpoint_for(parsed, reactor=reactor, **cast(Any, given)).route
     return run(_diagnose, parsed, route, given, on_trial, reactor)
 

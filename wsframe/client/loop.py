@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from wsframe.awaiting import Awaitable
 from wsframe.client.attempt import Attempts, BeforeAttempt, URIs, guarded
-from wsframe.client.opening import ConnectArguments
+from wsframe.client.opening import ConnectArguments, check_names
 from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.connection import Connection
 from wsframe.core.retry import Decision, Retry, RetryPolicy
 from wsframe.errors import OpenCancelled
-from wsframe.options import DEFAULT_RETRY_POLICY
+from wsframe.options import DEFAULT_RETRY_POLICY, DEFAULT_SERVICE_OPTIONS
 
 __all__ = ["Reconnecting", "reconnecting"]
 
@@ -34,6 +34,7 @@ class Reconnecting:
         *,
         retry: RetryPolicy,
         before_attempt: BeforeAttempt | None,
+        hook_timeout: float | None,
         reactor: IReactorTime,
         arguments: ConnectArguments,
     ) -> None:
@@ -41,7 +42,7 @@ class Reconnecting:
             raise TypeError(f"retry is a RetryPolicy, not {type(retry).__name__}")
         self._reactor = reactor
         self._now = monotonic_clock(reactor)
-        self._attempts = Attempts(uri, arguments, before_attempt, reactor)
+        self._attempts = Attempts(uri, arguments, before_attempt, hook_timeout, reactor)
         self._policy = guarded(retry)
         self._retry: Retry | None = None
         self._connection: Connection | None = None
@@ -128,25 +129,26 @@ def reconnecting(
     *,
     retry: RetryPolicy = DEFAULT_RETRY_POLICY,
     before_attempt: BeforeAttempt | None = None,
+    hook_timeout: float | None = DEFAULT_SERVICE_OPTIONS.hook_timeout,
     reactor: IReactorTime | None = None,
     **arguments: Any,
 ) -> Reconnecting:
     """Return an iterator over connections, for ``async for connection in``: one after the other.
 
     The body has an open connection and leaves it, with `continue` or at its end, for the next: it
-    is closed where it is still open. The arguments are those of `WebSocketClientService`; before
-    each attempt the wait is that of `retry`. The loop ends by `break`, or by the exception that
-    the policy gives up for. Cancelling what drives it ends it at any moment.
+    is closed where it is still open. `arguments` are those of `connect`; `retry` and
+    `before_attempt` are as in `WebSocketClientService`, and the hook has `hook_timeout` seconds
+    (None: as long as it likes). The loop ends by `break`, or by the exception that the policy
+    gives up for. Cancelling what drives it ends it at any moment.
 
     A `ConnectionClosed` that the body does not catch ends the loop, like any other exception.
     """
-    unknown = arguments.keys() - ConnectArguments.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
+    given = check_names(arguments)
     return Reconnecting(
         uri,
         retry=retry,
         before_attempt=before_attempt,
         reactor=reactor or global_reactor(),
-        arguments=cast(ConnectArguments, arguments),
+        hook_timeout=hook_timeout,
+        arguments=given,
     )

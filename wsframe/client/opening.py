@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http.cookiejar import CookieJar
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
 
@@ -20,7 +21,7 @@ from wsframe.endpoints.tunnel import settings_of
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions, Deflate
 from wsframe.trace import Trace
 
-__all__ = ["ConnectArguments", "Opening", "connect", "endpoint_for"]
+__all__ = ["ConnectArguments", "Opening", "check_names", "connect", "endpoint_for"]
 
 
 class ConnectArguments(TypedDict, total=False):
@@ -38,6 +39,14 @@ class ConnectArguments(TypedDict, total=False):
     bind_address: tuple[str, int] | None
     trace: Trace | None
     options: ClientOptions
+
+
+def check_names(given: Mapping[str, Any], whose: str = "") -> ConnectArguments:
+    """Return the arguments; raise TypeError for names that `connect` does not have."""
+    unknown = sorted(str(name) for name in given.keys() - ConnectArguments.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"{whose}unexpected arguments: {', '.join(unknown)}")
+    return cast(ConnectArguments, given)
 
 
 class Opening(Awaitable[Connection]):

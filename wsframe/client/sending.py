@@ -65,7 +65,10 @@ class Sending:
         message = _checked(message)
         sent: Awaitable[None] = Awaitable(lambda _: self._take_back(entry))
         entry = _Entry(message, sent)
-        size = len(message.encode()) if isinstance(message, str) else len(message)
+        # The connection encodes it; until then its size is known without that, as a rule.
+        size = len(message)
+        if isinstance(message, str) and not message.isascii():
+            size = len(message.encode())
         try:
             dropped = self._outbox.put(entry, size)
         except OutboxFull as error:

@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from wsframe.awaiting import Awaitable, failed, fired, quiet_errback, run
-from wsframe.client.attempt import Attempts, BeforeAttempt, Opened, URIs, guarded
+from wsframe.client.attempt import Attempts, BeforeAttempt, Opened, URIs, guarded, in_time
 from wsframe.client.events import Events
-from wsframe.client.opening import ConnectArguments
+from wsframe.client.opening import ConnectArguments, check_names
 from wsframe.client.sending import Sending
 from wsframe.clock import global_reactor, monotonic_clock
 from wsframe.connection import Connection, Message, State
@@ -29,7 +29,7 @@ from wsframe.core import events
 from wsframe.core.reconnect import Input, Output, Reconnect
 from wsframe.core.reconnect import State as Doing
 from wsframe.core.retry import Decision, Retry, RetryPolicy
-from wsframe.errors import ConnectionClosed, HookTimeout
+from wsframe.errors import ConnectionClosed
 from wsframe.handling import Handler, handle, safe_text
 from wsframe.options import (
     DEFAULT_CLIENT_OPTIONS,
@@ -88,9 +88,7 @@ class WebSocketClientService(Service):
         reactor: IReactorTime | None = None,
         **arguments: Any,
     ) -> None:
-        unknown = arguments.keys() - ConnectArguments.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
+        given = check_names(arguments)
         if not callable(handler):
             raise TypeError(f"handler is a function, not {type(handler).__name__}")
         if on_open is not None and not callable(on_open):
@@ -102,7 +100,7 @@ class WebSocketClientService(Service):
         self._reactor = reactor or global_reactor()
         self._now = monotonic_clock(self._reactor)
         self._attempts = Attempts(
-            uri, cast(ConnectArguments, arguments), before_attempt, self._reactor
+            uri, given, before_attempt, service_options.hook_timeout, self._reactor
         )
         self._handler = handler
         self._on_open = on_open
@@ -127,7 +125,7 @@ class WebSocketClientService(Service):
         self.events = Events()
         self.events.subscribe(_LogLines().take)
         self._turn = _Turn(self.events)
-        options = arguments.get("options", DEFAULT_CLIENT_OPTIONS)
+        options = given.get("options", DEFAULT_CLIENT_OPTIONS)
         self._sending = Sending(
             service_options,
             self._reactor,
@@ -302,29 +300,7 @@ class WebSocketClientService(Service):
                 self._changes = result
                 self._feed(Input.PREPARED)
 
-        self._begin(self._in_time(preparing, "before_attempt"), Doing.PREPARING, prepared)
-
-    def _in_time(self, hook: Awaitable[Any], name: str) -> Deferred[Any]:
-        """Bound a hook in time."""
-        seconds = self._options.hook_timeout
-        if hook.called or seconds is None:
-            return hook
-        result: Deferred[Any] = Deferred(lambda _: hook.cancel())
-
-        def late() -> None:
-            result.errback(Failure(HookTimeout(f"{name} took more than {seconds:g} s")))
-            hook.cancel()
-
-        call = self._reactor.callLater(seconds, late)
-
-        def ended(outcome: object) -> None:
-            if call.active():
-                call.cancel()
-            if not result.called:
-                result.callback(outcome)
-
-        hook.addBoth(ended)
-        return result
+        self._begin(preparing, Doing.PREPARING, prepared)
 
     def _connect(self) -> None:
         try:
@@ -398,7 +374,8 @@ class WebSocketClientService(Service):
             else:
                 self._feed(Input.RESUMED)
 
-        resuming = self._in_time(run(self._on_open, connection), "on_open")
+        hook = run(self._on_open, connection)
+        resuming = in_time(self._reactor, hook, self._options.hook_timeout, "on_open")
         self._begin(resuming, Doing.RESUMING, resumed)
 
     def _serve(self) -> None:
