@@ -15,7 +15,7 @@ from wsframe.errors import ConnectionClosed
 from wsframe.handling import handle
 from wsframe.options import ServerOptions
 from wsframe.protocol import ConnectionServerFactory
-from wsframe.protocol.common import MANY_PARTS
+from wsframe.protocol.receiving import MANY_PARTS
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ from wsframe.errors import (
     OpenError,
 )
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
-from wsframe.protocol.common import EARLY_BYTES, CommonFactory, CommonProtocol
+from wsframe.protocol.common import CommonFactory, CommonProtocol
+from wsframe.protocol.receiving import EARLY_BYTES
 
 __all__ = ["WebSocketClientFactory", "WebSocketClientProtocol", "connectWS"]
 

@@ -27,7 +27,8 @@ from wsframe.core.http import (
 )
 from wsframe.core.opening import judge_request
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
-from wsframe.protocol.common import EARLY_BYTES, CommonFactory, CommonProtocol
+from wsframe.protocol.common import CommonFactory, CommonProtocol
+from wsframe.protocol.receiving import EARLY_BYTES
 
 __all__ = ["WebSocketServerFactory", "WebSocketServerProtocol", "listenWS"]
 

@@ -1,0 +1,126 @@
+"""What the parts of a protocol share: Autobahn's attributes, ours, and calls of the application."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, cast
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from wsframe.awaiting import run
+from wsframe.core.closing import Closing
+from wsframe.core.keepalive import Keepalive
+from wsframe.errors import OpenError, Side
+from wsframe.options import ConnectionOptions
+from wsframe.trace import Tap
+
+__all__ = ["Base"]
+
+_log: Final = Logger(namespace="wsframe.protocol")
+
+
+class _ProtocolLog(Logger):
+    """Autobahn's `self.log`, which applications use, too: Twisted's logger without debug lines.
+
+    Autobahn writes several of those for every message, and they would cost more than its work.
+    """
+
+    def __get__(self, instance: object, owner: type | None = None) -> _ProtocolLog:
+        """Be the same for every protocol; Twisted's would make a new logger at each access."""
+        return self
+
+    def debug(self, format: str | None = None, **fields: object) -> None:  # noqa: A002 - Twisted's name
+        """Drop the line."""
+
+    trace = debug
+
+
+class Base:
+    """What every part finds on the protocol, whichever part it comes from."""
+
+    # What Autobahn gives; it has no type information.
+    factory: Any
+    transport: Any
+    state: int
+    data: bytes
+    trafficStats: Any
+    is_open: Any
+    is_closed: Any
+    peer: str | None
+    maxMessagePayloadSize: int
+    autoPingInterval: float
+    autoPingTimeout: float
+    autoPingPendingCall: IDelayedCall | None
+    closeHandshakeTimeout: float
+    maskClientFrames: bool
+    maskServerFrames: bool
+
+    log: ClassVar[_ProtocolLog] = _ProtocolLog(namespace="wsframe.protocol")
+
+    # What one part has and another needs.
+    closing: Closing
+    keepalive: Keepalive
+    sendFrame: Callable[..., None]
+    resume_reading: Callable[[], None]
+    write_waiting: Callable[[], None]
+    sending_blocked: Callable[[], None]
+    start_close: Callable[[int | None, bytes], None]
+    dropConnection: Callable[..., None]
+    abort: Callable[[Side, str], None]
+    _now: Callable[[], float]
+    _discarding: bool
+    _reading_paused: bool
+    _unsent: int | None
+    _waiting: deque[bytes]
+    _arm_keepalive: Callable[[], None]
+    _stop_keepalive: Callable[[], None]
+    _fail_connection: Callable[[int, str], None]
+
+    blocked = False
+    """Whether the transport's buffer is full."""
+
+    backlog = 0
+    """Bytes that wait here until the transport takes more."""
+
+    app_producer: IPushProducer | None = None
+    """The application's own producer, when it registered one."""
+
+    open_error: OpenError | None = None
+    """Why the WebSocket did not open, once that is known."""
+
+    tap: Tap | None = None
+    """What every byte is told to, while the connection is traced."""
+
+    streamed = False
+    """Whether the application ever sent a frame in parts."""
+
+    failedByMe = False
+
+    @property
+    def options(self) -> ConnectionOptions:
+        """The limits that Autobahn has no names for."""
+        return cast(ConnectionOptions, self.factory.options)
+
+    def call_application(self, hook: Callable[..., object], *args: object) -> None:
+        """Call application code: an exception ends this connection with 1011 and is logged."""
+        try:
+            result = hook(*args)
+        except Exception:  # noqa: BLE001 - whatever the application raises
+            self.application_failed(Failure())
+        else:
+            if result is not None:
+                run(lambda: result).addErrback(self.application_failed)
+
+    def application_failed(self, failure: Failure) -> None:
+        """Log what application code raised, and close with 1011."""
+        _log.failure("Error in the application, peer {peer!r}", failure, peer=self.peer)
+        self._fail_connection(1011, "internal error")
+
+    def _cancel(self, name: str) -> None:
+        call = getattr(self, name, None)
+        setattr(self, name, None)
+        if call is not None and call.active():
+            call.cancel()

@@ -1,0 +1,102 @@
+"""Whether the peer is there: `core.keepalive` with a timer, pings and an end."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+from wsframe.clock import BLOCKED, loop_watch
+from wsframe.core import frames
+from wsframe.core.keepalive import Action, Keepalive
+from wsframe.protocol.base import Base
+from wsframe.protocol.tcp import unsent_bytes
+
+__all__ = ["Liveness"]
+
+
+class Liveness(Base):
+    """The part of a protocol that pings."""
+
+    _wake_at: float
+    _ping_payload: bytes | None
+
+    def begin_keepalive(self) -> None:
+        """Begin, when the WebSocket is open: only now is it known what the application set."""
+        options = self.options
+        self.keepalive = Keepalive(
+            self.autoPingInterval or None,
+            self.autoPingTimeout or None,
+            pong_timeout=options.pong_timeout,
+            message_timeout=options.message_timeout,
+            write_timeout=options.write_timeout,
+        )
+        self.keepalive.start(self._now())
+        self._cancel("autoPingPendingCall")  # Autobahn's own
+        if self.blocked:
+            self.sending_blocked()
+        self._arm_keepalive()
+
+    def _arm_keepalive(self) -> None:
+        """See to it that the timer runs out by the deadline; earlier does no harm."""
+        deadline = self.keepalive.deadline
+        if deadline is None or (self.autoPingPendingCall and self._wake_at <= deadline):
+            return
+        self._cancel("autoPingPendingCall")
+        self._wake_at = deadline
+        delay = max(0.0, deadline - self._now())
+        self.autoPingPendingCall = self.factory.reactor.callLater(delay, self._sendAutoPing)
+
+    def _sendAutoPing(self) -> None:
+        """Autobahn: the keepalive timer it starts at the opening has run out."""
+        now = self._now()
+        call, self.autoPingPendingCall = self.autoPingPendingCall, None
+        if now - self._wake_at > BLOCKED and call is not None:
+            # By the reactor's clock, too: one that was set back is no blocked loop.
+            reactor = self.factory.reactor
+            late = min(now - self._wake_at, reactor.seconds() - call.getTime())
+            loop_watch(reactor).late(now - late, now)
+        if self.blocked:
+            unsent, before = unsent_bytes(self.transport), self._unsent
+            self._unsent = unsent
+            if before is not None and unsent != before:
+                self.keepalive.sent(now)
+        action = self.keepalive.wake(now)
+        if action is Action.PING:
+            self._ping_payload = os.urandom(8)
+            self.sendFrame(frames.PING, self._ping_payload)
+        elif action is not Action.NOTHING:
+            self._give_up(action)
+            return
+        self._arm_keepalive()
+
+    def _give_up(self, action: Action) -> None:
+        options = self.options
+        if action is Action.PEER_SILENT:
+            cast(Any, self).onAutoPingTimeout()
+        elif action is Action.PONG_OVERDUE:
+            self.closing.begin("local", 1011, "keepalive pong timeout")
+            self.dropConnection(abort=True)
+        elif action is Action.NO_MESSAGE:
+            self.start_close(3008, f"no message for {options.message_timeout:g} s".encode())
+        else:
+            reason = f"the peer took nothing that waits to be sent for {options.write_timeout:g} s"
+            cast(Any, self).wasNotCleanReason = reason
+            self.dropConnection(abort=True)
+
+    def _on_latency(self, latency: float, payload: bytes) -> None:
+        """Tell an Autobahn application, in its own units, of the answered ping."""
+        received = int(self._now() * 1e9)
+        sent = received - int(latency * 1e9)
+        sequence = int.from_bytes(payload[:4])
+        self.call_application(
+            cast(Any, self).onAutoPong, sent, sequence, received, int(latency * 1000), payload
+        )
+
+    def onAutoPingTimeout(self) -> None:
+        """Autobahn: the peer did not answer a ping; it is dead, and TCP is aborted."""
+        self.closing.begin("local", 1011, "keepalive ping timeout")
+        self.dropConnection(abort=True)
+
+    def _stop_keepalive(self) -> None:
+        self.keepalive.stop()
+        self._cancel("autoPingPendingCall")
