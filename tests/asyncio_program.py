@@ -319,7 +319,7 @@ async def check_a_cancelled_recv_loses_no_message() -> None:
 
             task = asyncio.ensure_future(receive())
             await asyncio.sleep(0)
-            connection.message_received(b"first", True)
+            connection.messages_received([b"first"], 5)
             connection.deliver()  # the task's future has its result, but the task has not run
             task.cancel()
             with raises(asyncio.CancelledError):

@@ -49,7 +49,11 @@ NOT_IN_CORE = {
 }
 
 # Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "zope": "zope-interface"}
+DISTRIBUTIONS = {
+    "OpenSSL": "pyopenssl",
+    "_nvx_xormasker": "autobahn",  # its native part
+    "zope": "zope-interface",
+}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from wsframe.awaiting import Awaitable, failed, fired, relay
 from wsframe.core import frames
 from wsframe.core.closing import check_close
 from wsframe.core.events import Counts
+from wsframe.core.frames import Message
 from wsframe.core.http import Request, Response
 from wsframe.core.uri import WebSocketURI
 from wsframe.errors import (
@@ -30,9 +31,6 @@ from wsframe.protocol import Wire
 from wsframe.trace import Trace, check_trace
 
 __all__ = ["Connection", "Message", "State", "broadcast"]
-
-Message = str | bytes
-"""A message: str is a text message, bytes a binary one."""
 
 _RESUME_PART: Final = 4
 """Reading resumes when the receive queue has drained to this part of its limit: often enough that
@@ -67,6 +65,7 @@ class Connection:
         "_id",
         "_messages",
         "_outcome",
+        "_paused",
         "_pings",
         "_receiver",
         "_senders",
@@ -77,10 +76,11 @@ class Connection:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._id: UUID | None = None
-        self._messages: deque[tuple[bytes, bool]] = deque()
+        self._messages: deque[Message] = deque()
         self._counts = [0, 0, 0, 0]
         self._burst = 0
         self._bytes = 0
+        self._paused = False
         self._receiver: Awaitable[Message] | None = None
         self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = deque()
         self._waiting_bytes = 0
@@ -212,7 +212,10 @@ class Connection:
         if not wire.can_send:
             return failed(self._end())
         if not wire.blocked and not self._senders:
-            self._hand_over(payload, is_binary)
+            counts = self._counts
+            counts[0] += 1
+            counts[1] += len(payload)
+            wire.send_message(payload, is_binary)
             return fired(None)
         if self._waiting_bytes + len(payload) > wire.options.send_buffer and self._senders:
             return failed(SendBufferFull(f"{self._waiting_bytes} bytes wait to be sent already"))
@@ -333,38 +336,43 @@ class Connection:
         self._receiver = None
 
     def _put_back(self, message: Message) -> None:
-        is_binary = isinstance(message, bytes)
-        payload = message if isinstance(message, bytes) else message.encode()
-        self._messages.appendleft((payload, is_binary))
-        self._bytes += len(payload)
+        self._messages.appendleft(message)
+        self._bytes += _size(message)
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.callback(self._take())
 
     def _take(self) -> Message:
-        payload, is_binary = self._messages.popleft()
+        messages = self._messages
+        message = messages.popleft()
         self._burst += 1
-        self._bytes -= len(payload)
-        options = self._wire.options
-        if (
-            len(self._messages) <= options.receive_queue // _RESUME_PART
-            and self._bytes <= options.receive_buffer // _RESUME_PART
-        ):
-            self._wire.resume_reading()
-        return payload if is_binary else payload.decode()
+        self._bytes -= _size(message)
+        if self._paused:
+            options = self._wire.options
+            if (
+                len(messages) <= options.receive_queue // _RESUME_PART
+                and self._bytes <= options.receive_buffer // _RESUME_PART
+            ):
+                self._paused = False
+                self._wire.resume_reading()
+        return message
 
-    def message_received(self, payload: bytes, is_binary: bool) -> None:
-        """From the protocol: a message came; `deliver` follows when all of a read are there."""
-        if not self._wire.can_send:
+    def messages_received(self, messages: list[Message], octets: int) -> None:
+        """From the protocol: messages came; `deliver` follows when all of a read are there."""
+        wire = self._wire
+        if not wire.can_send:
             # This side has begun to close: like a browser's, its application hears no more.
             return
-        self._messages.append((payload, is_binary))
-        self._bytes += len(payload)
-        self._counts[2] += 1
-        self._counts[3] += len(payload)
-        options = self._wire.options
-        if len(self._messages) >= options.receive_queue or self._bytes >= options.receive_buffer:
-            self._wire.pause_reading()
+        waiting = self._messages
+        waiting.extend(messages)
+        self._bytes += octets
+        counts = self._counts
+        counts[2] += len(messages)
+        counts[3] += octets
+        options = wire.options
+        if len(waiting) >= options.receive_queue or self._bytes >= options.receive_buffer:
+            self._paused = True
+            wire.pause_reading()
 
     def deliver(self) -> None:
         """From the protocol: a read is taken apart; whoever waits in `recv` goes on.
@@ -466,6 +474,13 @@ class Connection:
     ) -> None:
         """Close: with 1000, or with 1011 when the block ended with an exception."""
         await self.close(1000 if kind is None else 1011)
+
+
+def _size(message: Message) -> int:
+    """Return the bytes of a message; most texts need not be encoded for that."""
+    if isinstance(message, bytes) or message.isascii():
+        return len(message)
+    return len(message.encode())
 
 
 def _settle(waiting: Awaitable[Any], outcome: object) -> None:

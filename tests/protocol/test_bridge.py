@@ -42,8 +42,8 @@ class Listener:
         self.wire = wire
         self.events: list[Any] = []
 
-    def message_received(self, payload: bytes, is_binary: bool) -> None:
-        self.events.append((payload, is_binary))
+    def messages_received(self, messages: list[Any], octets: int) -> None:
+        self.events += messages
 
     def deliver(self) -> None:
         self.delivered = len(self.events)
@@ -207,8 +207,8 @@ def test_a_reject_with_500_keeps_its_own_body(clock: Clock) -> None:
     assert asked(clock, judge).transport.written.endswith(b"our database is down\n")
 
 
-def raises(error: Exception) -> Callable[[Any], None]:
-    def judge(request: Any) -> None:
+def raises(error: Exception) -> Callable[..., None]:
+    def judge(*given: Any) -> None:
         raise error
 
     return judge
@@ -299,7 +299,7 @@ def test_frames_that_come_while_the_judge_thinks_are_kept_in_order(clock: Clock)
     assert peer.protocol.listener is None
     thinking.callback(None)
 
-    assert peer.protocol.listener.events == [(b"1", False), (b"2", False)]
+    assert peer.protocol.listener.events == ["1", "2"]
 
 
 def test_what_comes_while_the_judge_thinks_is_bounded(clock: Clock) -> None:
@@ -335,7 +335,7 @@ def test_a_client_tells_its_listener_the_same(clock: Clock) -> None:
     peer.send(frame(TEXT, b"t"), frame(BINARY, b"b"))
 
     wire = peer.protocol
-    assert wire.listener.events == [(b"t", False), (b"b", True)]
+    assert wire.listener.events == ["t", b"b"]
     assert wire.subprotocol == "a"
     assert wire.request.headers["X-A"] == "1"
     assert wire.response.status == 101
@@ -347,7 +347,7 @@ def test_frames_behind_a_servers_answer_find_the_listener(clock: Clock) -> None:
 
     peer.send(answer(peer.transport.take()) + frame(BINARY, b"first"))
 
-    assert peer.protocol.listener.events == [(b"first", True)]
+    assert peer.protocol.listener.events == [b"first"]
 
 
 def test_pongs_reach_the_listener_and_the_keepalive(clock: Clock) -> None:
@@ -452,12 +452,12 @@ def test_a_listener_that_is_broken_ends_its_connection_alone(
     clock: Clock, logged: Callable[[], str]
 ) -> None:
     peer = opened(clock)
-    peer.protocol.listener.message_received = raises(ZeroDivisionError("planted"))
+    peer.protocol.listener.messages_received = raises(ZeroDivisionError("planted"))
 
     peer.send(masked_frame(TEXT, b"x"))
 
     assert [f.code for f in peer.frames()] == [1011]
-    assert "message_received" in logged()
+    assert "messages_received" in logged()
     ends_with_nothing_left(peer)
 
 

@@ -51,6 +51,7 @@ class Base:
     is_closed: Any
     peer: str | None
     maxMessagePayloadSize: int
+    maxFramePayloadSize: int
     autoPingInterval: float
     autoPingTimeout: float
     autoPingPendingCall: IDelayedCall | None
@@ -78,6 +79,7 @@ class Base:
     _arm_keepalive: Callable[[], None]
     _stop_keepalive: Callable[[], None]
     _fail_connection: Callable[[int, str], None]
+    _invalid_payload: Callable[[str], bool]
 
     blocked = False
     """Whether the transport's buffer is full."""

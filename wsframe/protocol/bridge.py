@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from wsframe.awaiting import run
 from wsframe.core import frames
+from wsframe.core.frames import Message
 from wsframe.core.http import Headers, HeadersLike, Request, Response
 from wsframe.core.keepalive import RoundTrip
 from wsframe.core.opening import RequestHeaders
@@ -65,8 +66,8 @@ ProcessRequest = Callable[[Request], Answer | AwaitableABC[Answer]]
 class Listener(Protocol):
     """What a protocol tells the connection that it carries."""
 
-    def message_received(self, payload: bytes, is_binary: bool) -> None:
-        """A complete message came; `deliver` follows."""
+    def messages_received(self, messages: list[Message], octets: int) -> None:
+        """Complete messages came, of so many bytes in all; `deliver` follows."""
 
     def deliver(self) -> None:
         """All messages of a read from the transport are there."""
@@ -133,7 +134,10 @@ class Wire(CommonProtocol):
 
     def send_message(self, payload: bytes, is_binary: bool) -> None:
         """Send a message; the transport buffers it."""
-        self.sendMessage(payload, is_binary)
+        if cast(Any, self)._perMessageCompress is None:
+            self.send_whole(frames.BINARY if is_binary else frames.TEXT, payload)
+        else:
+            self.sendMessage(payload, is_binary)
 
     def send_ping(self, payload: bytes) -> None:
         """Send a ping."""
@@ -161,8 +165,12 @@ class Wire(CommonProtocol):
             self.listener.deliver()
 
     def _onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self.messages_received([payload if isBinary else payload.decode()], len(payload))
+
+    def messages_received(self, messages: list[Message], octets: int) -> None:
+        """Give messages that came to the listener."""
         if self.listener is not None:
-            self.listener.message_received(payload, isBinary)
+            self.listener.messages_received(messages, octets)
 
     def _onPong(self, payload: bytes) -> None:
         super()._onPong(payload)

@@ -31,8 +31,9 @@ from wsframe.errors import OpenError
 from wsframe.options import ConnectionOptions
 from wsframe.protocol.ending import Ending
 from wsframe.protocol.liveness import Liveness
+from wsframe.protocol.masking import apply_mask
 from wsframe.protocol.receiving import Receiving
-from wsframe.protocol.sending import Outgoing, Sending, apply_mask
+from wsframe.protocol.sending import Outgoing, Sending
 from wsframe.protocol.tcp import set_keepalive, set_no_delay
 from wsframe.trace import Tap, Trace
 
@@ -114,6 +115,7 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
             this = cast(Any, self)
             this._transport_details = create_transport_details(self.transport, this.is_server)
         self.begin_keepalive()
+        self.begin_lane()
         if self.tap is None and self.factory.trace is not None:
             self.use_trace(self.factory.trace)  # it was set during the opening handshake
         self.call_application(cast(Any, self).onOpen)
@@ -166,6 +168,8 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
     def _received_left(self) -> int:
         """Return how much is still to be parsed of a frame that has begun."""
         this = cast(Any, self)
+        if self._partial is not None:
+            return self._partial.missing
         if this.current_frame is None:
             return 0
         return cast(int, this.current_frame.length - this.current_frame_masker.pointer())

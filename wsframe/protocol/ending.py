@@ -13,7 +13,10 @@ from wsframe.core.closing import check_close, is_valid_code, truncate_reason
 from wsframe.errors import OpenTimeout, Side
 from wsframe.protocol.base import Base
 
-__all__ = ["Ending"]
+__all__ = ["NOT_UTF8", "Ending"]
+
+NOT_UTF8: Final = "the text is not UTF-8"
+"""The reason of a Close frame with 1007."""
 
 _log: Final = Logger(namespace="wsframe.protocol")
 
@@ -44,7 +47,8 @@ class Ending(Base):
         return True  # Autobahn: parse no further
 
     def _invalid_payload(self, reason: str) -> bool:
-        self._fail_connection(1007, reason)
+        # Whichever parser found it, and wherever, the peer is told the same.
+        self._fail_connection(1007, NOT_UTF8 if "UTF-8" in reason else reason)
         return True
 
     def onOpenHandshakeTimeout(self) -> None:

@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.python.failure import Failure
 
+from wsframe.core import frames
+from wsframe.core.frames import MANY_PARTS, Message, Partial
 from wsframe.protocol.base import Base
+from wsframe.protocol.ending import NOT_UTF8
+from wsframe.protocol.masking import mask_long
 
-__all__ = ["EARLY_BYTES", "MANY_PARTS", "Receiving"]
+__all__ = ["EARLY_BYTES", "Receiving"]
+
+_OPEN: Final = WebSocketProtocol.STATE_OPEN
+_CLOSED: Final = WebSocketProtocol.STATE_CLOSED
 
 EARLY_BYTES: Final = 64 * 1024
 """Bytes kept of what a peer sends before the application has decided; then reading pauses."""
 
-MANY_PARTS: Final = 4096
-"""Parts of a frame, as they were read, that are kept apart; more are joined, because a peer that
-drips its bytes would have us hold a hundred times as much memory as it sends."""
+_PARSER_HOOKS: Final = (
+    "consumeData",
+    "processData",
+    "onFrameBegin",
+    "onFrameData",
+    "onFrameEnd",
+    "_onMessageBegin",
+    "_onMessageFrameBegin",
+    "_onMessageFrameData",
+    "_onMessageFrameEnd",
+    "_onMessageFrame",
+    "_onMessageEnd",
+    "onMessageBegin",
+    "onMessageFrameBegin",
+    "onMessageFrameData",
+    "onMessageFrameEnd",
+    "onMessageFrame",
+    "onMessageEnd",
+    "logRxFrame",
+)
+"""What Autobahn's parser calls for a frame: a protocol that overrides one of them wants to see
+frames, and not only messages."""
+
+_UNLIMITED: Final = 1 << 63
 
 
 class Receiving(Base):
     """The part of a protocol that reads."""
 
+    lane = True
+    """Whether messages may be taken without Autobahn's parser."""
+
     _fragments: int
+
+    _most: int = 0
+    """Bytes that a frame may have."""
+
+    _partial: Partial | None = None
+    """A message of which not all bytes have come, when the lane takes it."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.lane = all(_is_ours(cls, name) for name in _PARSER_HOOKS)
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes from the peer."""
@@ -34,18 +75,114 @@ class Receiving(Base):
             self.receive_opening(data)
         else:
             self.keepalive.received(self._now())
-            self.receive_frames(data)
+            try:
+                self.receive_frames(data)
+            except Exception:  # noqa: BLE001 - a listener is broken: it ends its own connection
+                self.application_failed(Failure())
 
     def receive_frames(self, data: bytes) -> None:
-        """Take bytes of the open WebSocket."""
-        self._dataReceived(data)  # type: ignore[attr-defined]
+        """Take bytes of the open WebSocket: by the fast lane what it takes, by Autobahn the rest.
+
+        Autobahn's parser is given one frame at a time, as far as it is there, so that what follows
+        it can be taken by the lane again.
+        """
+        this: Any = self
+        if self.state == _OPEN:
+            self.trafficStats.incomingOctetsWireLevel += len(data)
+        if this.logOctets:
+            this.logRxOctets(data)
+        if this.current_frame is None and self.data:
+            data, self.data = self.data + data, b""  # the head of a frame was not complete
+        at, size = 0, len(data)
+        if self._partial is not None:
+            at = min(size, self._partial.missing)
+            self._take_part(self._partial, data[:at] if at < size else data)
+        while at < size and not self._discarding:
+            if this.current_frame is not None:
+                end = at + this.current_frame.length - this.current_frame_masker.pointer()
+            else:
+                if self._lane_is_open():
+                    at = self._take_messages(data, at)
+                    if at == size or self._discarding:
+                        return
+                    if self._lane_is_open():
+                        begun = frames.partial(
+                            data, at, masked=self.factory.isServer, most=self._most
+                        )
+                        if begun is not None and begun[0].missing > size - begun[1]:
+                            self._partial, body = begun
+                            self._take_part(self._partial, data[body:])
+                            return
+                end = frames.frame_end(data, at) or size
+            self.data = data[at:end]
+            at = end
+            self.consumeData()
+
+    def _lane_is_open(self) -> bool:
+        """Whether a message may begin here that nobody wants to see as frames."""
+        this: Any = self
+        return (
+            self.state == _OPEN
+            and self.lane
+            and not this.inside_message
+            and this._listeners is None  # of Autobahn's event "message"
+        )
+
+    def begin_lane(self) -> None:
+        """Begin, when the WebSocket is open: only now is it known what the application set."""
+        this: Any = self
+        self.lane = self.lane and this.applyMask and not this.logFrames
+        frame, message = self.maxFramePayloadSize, self.maxMessagePayloadSize
+        self._most = min(frame or _UNLIMITED, message or _UNLIMITED)
+
+    def _take_messages(self, data: bytes, start: int) -> int:
+        messages, octets, end = frames.decode(
+            data, start, masked=self.factory.isServer, most=self._most, mask=mask_long
+        )
+        if messages:
+            self._count(len(messages), octets)
+            self.messages_received(messages, octets)
+        return end
+
+    def _take_part(self, part: Partial, data: bytes) -> None:
+        """Take bytes of a frame that does not arrive in one read."""
+        try:
+            part.take(data, mask_long)
+        except UnicodeDecodeError:
+            self._partial = None
+            self._invalid_payload(NOT_UTF8)
+            return
+        if not part.missing:
+            self._partial = None
+            self._count(1, part.length)
+            self.messages_received([part.message()], part.length)
+
+    def _count(self, messages: int, octets: int) -> None:
+        self.keepalive.message()
+        if self.state == _OPEN:
+            stats = self.trafficStats
+            stats.incomingWebSocketFrames += messages
+            stats.incomingWebSocketMessages += messages
+            stats.incomingOctetsWebSocketLevel += octets
+            stats.incomingOctetsAppLevel += octets
+
+    def messages_received(self, messages: list[Message], octets: int) -> None:
+        """Give messages that came, `octets` bytes in all, to the application."""
+        this: Any = self
+        for message in messages:
+            if self._discarding or self.state == _CLOSED:
+                return
+            if isinstance(message, str):
+                self.call_application(this.onMessage, message.encode(), False)
+            else:
+                self.call_application(this.onMessage, message, True)
 
     def receive_opening(self, data: bytes) -> None:
         """Take bytes of the opening handshake."""
         raise NotImplementedError
 
     def consumeData(self) -> None:
-        """Autobahn: parse what has come."""
+        """Autobahn: parse what has come, also right behind the opening handshake."""
         try:
             super().consumeData()  # type: ignore[misc]
         except Exception:  # noqa: BLE001 - raised by one of the application's frame hooks
@@ -88,4 +225,11 @@ class Receiving(Base):
         super()._onMessageEnd()  # type: ignore[misc]
 
     def _onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self.call_application(cast(Any, self).onMessage, payload, isBinary)
+        this: Any = self
+        self.call_application(this.onMessage, payload, isBinary)
+
+
+def _is_ours(cls: type, name: str) -> bool:
+    """Whether a method is Autobahn's or wsframe's, and no application's."""
+    defined = next((each for each in cls.__mro__ if name in vars(each)), Receiving)
+    return defined.__module__.partition(".")[0] in {"autobahn", "wsframe"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final, cast
 
 from autobahn.exception import Disconnected
@@ -13,21 +12,16 @@ from zope.interface import implementer
 
 from wsframe.core import frames
 from wsframe.protocol.base import Base
+from wsframe.protocol.masking import apply_mask, mask_key
 
-__all__ = ["Outgoing", "Sending", "apply_mask"]
+__all__ = ["Outgoing", "Sending"]
+
+LARGE: Final = 4096
+"""Bytes of a payload from which it is not copied to stand behind its head: the transport joins
+what it is given once more in any case."""
 
 SLICE: Final = 128 * 1024
 """Bytes given to the transport at a time: what Twisted gives to the kernel at a time."""
-
-_LONG_PAYLOAD: Final = 1024
-"""Bytes from which Autobahn's native masker, with its set-up, beats one XOR of big integers."""
-
-
-def apply_mask(payload: bytes, key: bytes) -> bytes:
-    """Return the payload masked, by the fastest means for its size."""
-    if len(payload) < _LONG_PAYLOAD:
-        return frames.mask_payload(payload, key)
-    return cast(bytes, create_xor_masker(key, len(payload)).process(payload))
 
 
 @implementer(IPushProducer)
@@ -170,7 +164,22 @@ class Sending(Base):
 
     def _mask_key(self) -> bytes:
         masked = self.maskServerFrames if self.factory.isServer else self.maskClientFrames
-        return os.urandom(4) if masked else b""
+        return mask_key() if masked else b""
+
+    def send_whole(self, opcode: int, payload: bytes) -> None:
+        """Send a message that is not compressed as one frame: the fast lane out."""
+        key = self._mask_key()
+        if key:
+            head = frames.frame_head(opcode, len(payload), key=key)
+            self.sendData(head + apply_mask(payload, key))
+            return
+        head = frames.message_head(opcode, len(payload))
+        if self.blocked or self.tap is not None or self._discarding or cast(Any, self).send_queue:
+            self.sendData(head + payload)
+        elif len(payload) < LARGE:
+            self.transport.write(head + payload)
+        else:
+            self.transport.writeSequence((head, payload))
 
     def sendMessage(
         self,
@@ -199,6 +208,10 @@ class Sending(Base):
         stats.outgoingOctetsWebSocketLevel += len(payload)
         opcode = frames.BINARY if isBinary else frames.TEXT
         size = fragmentSize or cast(Any, self).autoFragmentSize or len(payload)
+        if not rsv and len(payload) <= size and not sync:
+            stats.outgoingWebSocketFrames += 1
+            self.send_whole(opcode, payload)
+            return
         if size < 0:
             raise ValueError(f"a fragment has at least 1 byte, not {size}")
         if len(payload) <= size:
