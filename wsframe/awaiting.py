@@ -47,6 +47,10 @@ def _driving_task() -> asyncio.Task[Any] | None:
     return task
 
 
+_NOTHING: Final = iter(())
+"""What an await of it gives is None, at once."""
+
+
 class Awaitable(defer.Deferred[T]):
     """A Deferred that an asyncio task may await, too.
 
@@ -60,6 +64,8 @@ class Awaitable(defer.Deferred[T]):
     def __await__(self) -> Generator[Any, None, T]:
         if (not self.called or self.paused) and _driving_task() is not None:
             return self._wait_in_task()
+        if self.called and not self.paused and self.result is None:
+            return cast("Generator[Any, None, T]", _NOTHING)  # as from `send`, for every message
         return self.__iter__()
 
     def _wait_in_task(self) -> Generator[Any, None, T]:

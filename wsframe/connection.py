@@ -64,6 +64,7 @@ class Connection:
         "_counts",
         "_id",
         "_messages",
+        "_options",
         "_outcome",
         "_paused",
         "_pings",
@@ -75,6 +76,7 @@ class Connection:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._options = wire.options
         self._id: UUID | None = None
         self._messages: deque[Message] = deque()
         self._counts = [0, 0, 0, 0]
@@ -346,9 +348,10 @@ class Connection:
         messages = self._messages
         message = messages.popleft()
         self._burst += 1
-        self._bytes -= _size(message)
+        plain = type(message) is bytes or message.isascii()
+        self._bytes -= len(message) if plain else _size(message)
         if self._paused:
-            options = self._wire.options
+            options = self._options
             if (
                 len(messages) <= options.receive_queue // _RESUME_PART
                 and self._bytes <= options.receive_buffer // _RESUME_PART
@@ -369,7 +372,7 @@ class Connection:
         counts = self._counts
         counts[2] += len(messages)
         counts[3] += octets
-        options = wire.options
+        options = self._options
         if len(waiting) >= options.receive_queue or self._bytes >= options.receive_buffer:
             self._paused = True
             wire.pause_reading()

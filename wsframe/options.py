@@ -112,9 +112,10 @@ class ConnectionOptions:
     """Bytes that wait for `recv` before reading is paused: one message of the largest size."""
 
     send_buffer: int = 4 * MIB
-    """Bytes that may wait to be sent. `send` waits long before (at Twisted's own 64 KiB); this
-    bounds what several waiting senders, or a broadcast, can add. A broadcast's subscriber that
-    exceeds it is closed with 1008 and loses nobody else anything."""
+    """Bytes that may wait to be sent. `send` waits long before, at the 64 KiB of Twisted's
+    transport (256 where the peer sent large frames); this bounds what several waiting senders, or
+    a broadcast, can add. A broadcast's subscriber that exceeds it is closed with 1008 and loses
+    nobody else anything."""
 
     ping_interval: float | None = 20.0
     """Seconds between keepalive pings; None sends none. Below the 30 to 60 s after which proxies

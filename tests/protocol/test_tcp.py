@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 from memory import MemoryTransport
+from twisted.internet.abstract import FileDescriptor
 from twisted.protocols.policies import ProtocolWrapper
 
 from wsframe.options import ConnectionOptions, TCPKeepalive
-from wsframe.protocol.tcp import set_keepalive, set_no_delay, socket_below, unsent_bytes
+from wsframe.protocol.tcp import (
+    LARGE_READ,
+    read_large,
+    set_keepalive,
+    set_no_delay,
+    socket_below,
+    unsent_bytes,
+)
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems have other names")
 
@@ -134,3 +142,10 @@ def test_unsent_bytes_are_those_that_the_peer_has_no_room_for(
     other.settimeout(10)
     while unsent_bytes(Transport(one)):
         other.recv(1_000_000)
+
+
+def test_more_is_read_at_a_time_below_any_number_of_wrappers() -> None:
+    lowest = FileDescriptor(reactor=object())  # type: ignore[arg-type]
+    read_large(wrapped(wrapped(lowest)))
+    assert lowest.bufferSize == LARGE_READ > FileDescriptor.bufferSize
+    read_large(MemoryTransport())  # which has no say in it

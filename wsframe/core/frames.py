@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from codecs import getincrementaldecoder
 from collections.abc import Callable
+from struct import Struct
 from typing import Final
 
 __all__ = [
@@ -77,12 +78,15 @@ def _short_heads(opcode: int) -> tuple[bytes, ...]:
 
 
 _SHORT_HEADS: Final = {opcode: _short_heads(opcode) for opcode in (TEXT, BINARY)}
+_MEDIUM_HEAD: Final = Struct(">BBH").pack
 
 
 def message_head(opcode: int, length: int) -> bytes:
     """Return the head of a message in one frame without a mask, as a server sends it."""
     if length < 126:
         return _SHORT_HEADS[opcode][length]
+    if length < 0x10000:
+        return _MEDIUM_HEAD(_FIN | opcode, 126, length)
     return frame_head(opcode, length)
 
 

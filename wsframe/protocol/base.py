@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.logger import Logger
@@ -58,6 +58,13 @@ class Base:
     closeHandshakeTimeout: float
     maskClientFrames: bool
     maskServerFrames: bool
+    logOctets: bool
+    current_frame: Any
+    current_frame_masker: Any
+    inside_message: bool
+    send_queue: Any
+    _listeners: Any
+    _perMessageCompress: Any
 
     log: ClassVar[_ProtocolLog] = _ProtocolLog(namespace="wsframe.protocol")
 
@@ -104,7 +111,8 @@ class Base:
     @property
     def options(self) -> ConnectionOptions:
         """The limits that Autobahn has no names for."""
-        return cast(ConnectionOptions, self.factory.options)
+        options: ConnectionOptions = self.factory.options
+        return options
 
     def call_application(self, hook: Callable[..., object], *args: object) -> None:
         """Call application code: an exception ends this connection with 1011 and is logged."""

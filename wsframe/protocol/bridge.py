@@ -134,7 +134,7 @@ class Wire(CommonProtocol):
 
     def send_message(self, payload: bytes, is_binary: bool) -> None:
         """Send a message; the transport buffers it."""
-        if cast(Any, self)._perMessageCompress is None:
+        if self._perMessageCompress is None:
             self.send_whole(frames.BINARY if is_binary else frames.TEXT, payload)
         else:
             self.sendMessage(payload, is_binary)

@@ -7,11 +7,11 @@ from typing import Any, Final
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.python.failure import Failure
 
-from wsframe.core import frames
-from wsframe.core.frames import MANY_PARTS, Message, Partial
+from wsframe.core.frames import MANY_PARTS, Message, Partial, decode, frame_end, partial
 from wsframe.protocol.base import Base
 from wsframe.protocol.ending import NOT_UTF8
 from wsframe.protocol.masking import mask_long
+from wsframe.protocol.tcp import read_large
 
 __all__ = ["EARLY_BYTES", "Receiving"]
 
@@ -20,6 +20,9 @@ _CLOSED: Final = WebSocketProtocol.STATE_CLOSED
 
 EARLY_BYTES: Final = 64 * 1024
 """Bytes kept of what a peer sends before the application has decided; then reading pauses."""
+
+LARGE_FRAME: Final = 32 * 1024
+"""Bytes of a frame from which on more is read from its connection at a time."""
 
 _PARSER_HOOKS: Final = (
     "consumeData",
@@ -86,46 +89,43 @@ class Receiving(Base):
         Autobahn's parser is given one frame at a time, as far as it is there, so that what follows
         it can be taken by the lane again.
         """
-        this: Any = self
         if self.state == _OPEN:
             self.trafficStats.incomingOctetsWireLevel += len(data)
-        if this.logOctets:
-            this.logRxOctets(data)
-        if this.current_frame is None and self.data:
+        if self.logOctets:
+            self.logRxOctets(data)  # type: ignore[attr-defined]
+        if self.current_frame is None and self.data:
             data, self.data = self.data + data, b""  # the head of a frame was not complete
         at, size = 0, len(data)
         if self._partial is not None:
             at = min(size, self._partial.missing)
             self._take_part(self._partial, data[:at] if at < size else data)
         while at < size and not self._discarding:
-            if this.current_frame is not None:
-                end = at + this.current_frame.length - this.current_frame_masker.pointer()
+            if self.current_frame is not None:
+                end = at + self.current_frame.length - self.current_frame_masker.pointer()
             else:
                 if self._lane_is_open():
-                    at = self._take_messages(data, at)
+                    messages, octets, at = decode(
+                        data, at, masked=self.factory.isServer, most=self._most, mask=mask_long
+                    )
+                    if messages:
+                        self._count(len(messages), octets)
+                        self.messages_received(messages, octets)
                     if at == size or self._discarding:
                         return
-                    if self._lane_is_open():
-                        begun = frames.partial(
-                            data, at, masked=self.factory.isServer, most=self._most
-                        )
-                        if begun is not None and begun[0].missing > size - begun[1]:
-                            self._partial, body = begun
-                            self._take_part(self._partial, data[body:])
-                            return
-                end = frames.frame_end(data, at) or size
+                    if self._begin_part(data, at):
+                        return
+                end = frame_end(data, at) or size
             self.data = data[at:end]
             at = end
             self.consumeData()
 
     def _lane_is_open(self) -> bool:
         """Whether a message may begin here that nobody wants to see as frames."""
-        this: Any = self
         return (
             self.state == _OPEN
             and self.lane
-            and not this.inside_message
-            and this._listeners is None  # of Autobahn's event "message"
+            and not self.inside_message
+            and self._listeners is None  # of Autobahn's event "message"
         )
 
     def begin_lane(self) -> None:
@@ -135,14 +135,18 @@ class Receiving(Base):
         frame, message = self.maxFramePayloadSize, self.maxMessagePayloadSize
         self._most = min(frame or _UNLIMITED, message or _UNLIMITED)
 
-    def _take_messages(self, data: bytes, start: int) -> int:
-        messages, octets, end = frames.decode(
-            data, start, masked=self.factory.isServer, most=self._most, mask=mask_long
-        )
-        if messages:
-            self._count(len(messages), octets)
-            self.messages_received(messages, octets)
-        return end
+    def _begin_part(self, data: bytes, at: int) -> bool:
+        """Take what is there of a frame that does not arrive in one read, if the lane can."""
+        if self.state != _OPEN:
+            return False
+        begun = partial(data, at, masked=self.factory.isServer, most=self._most)
+        if begun is None or begun[0].missing <= len(data) - begun[1]:
+            return False
+        self._partial, body = begun
+        if self._partial.length >= LARGE_FRAME:
+            read_large(self.transport)
+        self._take_part(self._partial, data[body:])
+        return True
 
     def _take_part(self, part: Partial, data: bytes) -> None:
         """Take bytes of a frame that does not arrive in one read."""

@@ -102,7 +102,7 @@ class Sending(Base):
         """Autobahn: write bytes. Above the limit on what may wait, the connection is failed."""
         if self._discarding:
             return  # nothing follows a Close frame, or the end
-        if chopsize or cast(Any, self).send_queue:
+        if chopsize or self.send_queue:
             super().sendData(data, sync, chopsize)  # type: ignore[misc]
             return
         if not self.blocked:
@@ -131,7 +131,7 @@ class Sending(Base):
 
     def _send(self) -> None:
         """Autobahn: write the next chopped piece; on our reactor, not on a global one."""
-        queue = cast(Any, self).send_queue
+        queue = self.send_queue
         if not queue or self.state == WebSocketProtocol.STATE_CLOSED:
             queue.clear()
             cast(Any, self).triggered = False
@@ -174,7 +174,7 @@ class Sending(Base):
             self.sendData(head + apply_mask(payload, key))
             return
         head = frames.message_head(opcode, len(payload))
-        if self.blocked or self.tap is not None or self._discarding or cast(Any, self).send_queue:
+        if self.blocked or self.tap is not None or self._discarding or self.send_queue:
             self.sendData(head + payload)
         elif len(payload) < LARGE:
             self.transport.write(head + payload)
@@ -198,7 +198,7 @@ class Sending(Base):
         stats.outgoingWebSocketMessages += 1
         stats.outgoingOctetsAppLevel += len(payload)
         rsv = 0
-        compress = cast(Any, self)._perMessageCompress
+        compress = self._perMessageCompress
         if len(payload) < self.factory.compress_from:
             doNotCompress = True
         if compress is not None and not doNotCompress:

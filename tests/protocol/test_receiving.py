@@ -1,0 +1,267 @@
+"""The fast lane in its protocol: what it takes, what it leaves to Autobahn's parser, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from memory import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Peer,
+    answer,
+    frame,
+    masked_close,
+    masked_frame,
+    request,
+)
+from twisted.internet.task import Clock
+
+from wsframe.protocol import (
+    WebSocketClientFactory,
+    WebSocketClientProtocol,
+    WebSocketServerFactory,
+    WebSocketServerProtocol,
+)
+from wsframe.protocol.receiving import LARGE_FRAME
+
+CONTINUATION = 0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class Noting:
+    """Notes its messages, and how many frames Autobahn's parser was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.got: list[tuple[bytes, bool]] = []
+        self.parsed = 0
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self.got.append((payload, isBinary))
+
+    def processControlFrame(self) -> Any:
+        self.parsed += 1
+        return super().processControlFrame()  # type: ignore[misc]
+
+
+class Server(Noting, WebSocketServerProtocol):
+    pass
+
+
+class Client(Noting, WebSocketClientProtocol):
+    pass
+
+
+class Frames(Server):
+    """Wants to see frames."""
+
+    def onMessageFrame(self, payload: Any) -> None:
+        self.got.append((b"".join(payload), self.message_is_binary))
+        super().onMessageFrame(payload)
+
+
+def served(clock: Clock, kind: type = Server, **options: Any) -> Peer:
+    factory = WebSocketServerFactory(reactor=clock)
+    factory.protocol = kind
+    factory.setProtocolOptions(**options)
+    peer = Peer(factory, clock)
+    peer.send(request())
+    peer.transport.take()
+    return peer
+
+
+def connected(clock: Clock) -> Peer:
+    factory = WebSocketClientFactory("ws://localhost/", reactor=clock)
+    factory.protocol = Client
+    peer = Peer(factory, clock)
+    peer.send(answer(peer.transport.take()))
+    return peer
+
+
+def no_parser(protocol: Any) -> None:
+    """Fail the test if Autobahn's parser is asked."""
+
+    def asked() -> None:
+        raise AssertionError(f"parsed {protocol.data!r}")
+
+    protocol.processData = asked
+
+
+def test_messages_do_not_meet_the_parser(clock: Clock) -> None:
+    peer = served(clock)
+    no_parser(peer.protocol)
+    messages = [b"", b"a", b"b" * 125, b"c" * 126, b"d" * 2000, b"e" * 70_000]
+
+    peer.send(b"".join(masked_frame(BINARY, each) for each in messages))
+    peer.send(masked_frame(TEXT, "größer".encode()))
+
+    assert peer.protocol.got == [
+        *((each, True) for each in messages),
+        ("größer".encode(), False),
+    ]
+
+
+def test_a_client_takes_what_is_not_masked(clock: Clock) -> None:
+    peer = connected(clock)
+    no_parser(peer.protocol)
+    peer.send(frame(BINARY, b"a") + frame(TEXT, b"b" * 300))
+    assert peer.protocol.got == [(b"a", True), (b"b" * 300, False)]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 1000, LARGE_FRAME])
+def test_large_messages_come_together_from_any_reads(clock: Clock, step: int) -> None:
+    peer = served(clock)
+    text = "ä€𝄞" * (LARGE_FRAME // 9 + 1 if step > 100 else 20)
+    stream = masked_frame(TEXT, text.encode()) + masked_frame(BINARY, text.encode())
+    for start in range(0, len(stream), step):
+        peer.send(stream[start : start + step])
+    assert peer.protocol.got == [(text.encode(), False), (text.encode(), True)]
+
+
+def test_the_lane_goes_on_behind_a_control_frame(clock: Clock) -> None:
+    """The parser gets that one frame."""
+    peer = served(clock)
+    peer.send(
+        masked_frame(BINARY, b"1")
+        + masked_frame(PING, b"p")
+        + masked_frame(PONG, b"q")
+        + masked_frame(BINARY, b"2")
+        + masked_frame(PING, b"r")
+    )
+    assert peer.protocol.got == [(b"1", True), (b"2", True)]
+    assert peer.protocol.parsed == 3
+    assert [f.payload for f in peer.frames()] == [b"p", b"r"]
+
+
+@pytest.mark.parametrize("cut", range(1, 60))
+def test_fragments_and_messages_alternate_wherever_reads_end(clock: Clock, cut: int) -> None:
+    peer = served(clock)
+    stream = (
+        masked_frame(BINARY, b"1")
+        + masked_frame(TEXT, b"ab", fin=False)
+        + masked_frame(PING, b"p")
+        + masked_frame(CONTINUATION, b"cd")
+        + masked_frame(TEXT, b"2")
+        + masked_frame(BINARY, b"3" * 10)
+    )
+    peer.send(stream[:cut])
+    peer.send(stream[cut:])
+    assert peer.protocol.got == [
+        (b"1", True),
+        (b"abcd", False),
+        (b"2", False),
+        (b"3" * 10, True),
+    ]
+    no_parser(peer.protocol)
+    peer.send(masked_frame(BINARY, b"4"))
+    assert peer.protocol.got[-1] == (b"4", True)
+
+
+def test_a_message_within_a_fragmented_one_is_refused(clock: Clock) -> None:
+    """The lane is closed as long as one is under way."""
+    peer = served(clock)
+    peer.send(masked_frame(TEXT, b"ab", fin=False) + masked_frame(BINARY, b"1"))
+    assert peer.protocol.got == []
+    assert peer.frames()[-1].code == 1002
+
+
+@pytest.mark.parametrize("split", [None, 8, 40])
+def test_text_that_is_not_utf8_is_refused_after_what_came_before(
+    clock: Clock, split: int | None
+) -> None:
+    peer = served(clock)
+    bad = masked_frame(TEXT, b"x" * 20 + b"\xff" + b"y" * 20)
+    peer.send(masked_frame(BINARY, b"before") + bad[:split])
+    if split is not None:
+        peer.send(bad[split:])
+    assert peer.protocol.got == [(b"before", True)]
+    (close,) = peer.frames()
+    assert (close.code, close.payload[2:]) == (1007, b"the text is not UTF-8")
+
+
+def test_a_frame_over_the_limit_is_refused_on_its_head(clock: Clock) -> None:
+    peer = served(clock, maxMessagePayloadSize=1000)
+    peer.send(masked_frame(BINARY, b"x" * 1000) + masked_frame(BINARY, b"x" * 1001)[:8])
+    assert peer.protocol.got == [(b"x" * 1000, True)]
+    assert peer.frames()[-1].code == 1009
+
+
+def test_the_smaller_limit_holds(clock: Clock) -> None:
+    peer = served(clock, maxMessagePayloadSize=1000, maxFramePayloadSize=10)
+    peer.send(masked_frame(BINARY, b"x" * 10) + masked_frame(BINARY, b"x" * 11))
+    assert peer.protocol.got == [(b"x" * 10, True)]
+    assert peer.frames()[-1].code == 1009
+
+
+def test_a_protocol_that_wants_frames_has_the_parser(clock: Clock) -> None:
+    assert Server.lane
+    assert not Frames.lane
+    peer = served(clock, Frames)
+    peer.send(masked_frame(BINARY, b"x"))
+    assert peer.protocol.got == [(b"x", True), (b"x", True)]
+
+
+@pytest.mark.parametrize("attribute", [("logFrames", True), ("applyMask", False)])
+def test_options_that_concern_frames_close_the_lane(
+    clock: Clock, attribute: tuple[str, bool]
+) -> None:
+    class Odd(Server):
+        def __init__(self) -> None:
+            super().__init__()
+            setattr(self, *attribute)
+
+    assert served(clock).protocol.lane
+    assert not served(clock, Odd).protocol.lane
+
+
+def test_the_event_message_is_fired(clock: Clock) -> None:
+    """For those who asked for it, by the parser."""
+    peer = served(clock)
+    fired: list[Any] = []
+    peer.protocol.on("message", lambda payload, is_binary: fired.append((payload, is_binary)))
+    peer.send(masked_frame(TEXT, b"x"))
+    assert fired == [(b"x", False)] == peer.protocol.got
+
+
+def test_nothing_is_taken_behind_the_end(clock: Clock) -> None:
+    peer = served(clock)
+    peer.send(masked_frame(BINARY, b"1") + masked_close(1000) + masked_frame(BINARY, b"2"))
+    peer.send(masked_frame(BINARY, b"3"))
+    assert peer.protocol.got == [(b"1", True)]
+    assert [f.opcode for f in peer.frames()] == [CLOSE]
+
+
+def test_a_message_handler_that_fails_ends_the_read(clock: Clock) -> None:
+    class Failing(Server):
+        def onMessage(self, payload: bytes, isBinary: bool) -> None:
+            super().onMessage(payload, isBinary)
+            raise RuntimeError("planted")
+
+    peer = served(clock, Failing)
+    peer.send(masked_frame(BINARY, b"1") + masked_frame(BINARY, b"2"))
+    assert peer.protocol.got == [(b"1", True)]
+    assert peer.frames()[-1].code == 1011
+
+
+def test_traffic_is_counted_as_the_parser_does(clock: Clock) -> None:
+    class Parsed(Server):
+        def receive_frames(self, data: bytes) -> None:
+            self._dataReceived(data)
+
+    counted = []
+    for kind in (Server, Parsed):
+        peer = served(clock, kind)
+        peer.send(masked_frame(TEXT, b"ab") + masked_frame(BINARY, b"x" * 300)[:100])
+        peer.send(masked_frame(BINARY, b"x" * 300)[100:])
+        peer.protocol.sendMessage(b"back")
+        counted.append(peer.protocol.trafficStats.__json__())
+    assert counted[0] == counted[1]
+    assert counted[0]["incomingOctetsAppLevel"] == 302
