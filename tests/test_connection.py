@@ -7,9 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memory import BINARY, CLOSE, PING, PONG, TEXT, Peer, frame, masked_frame, opened_server, parse
+from memory import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Peer,
+    frame,
+    masked_close,
+    masked_frame,
+    opened_server,
+    parse,
+)
+from twisted.internet import defer
 from twisted.internet.task import Clock
 
+from wsframe.awaiting import run
 from wsframe.connection import BURST, Connection, broadcast
 from wsframe.errors import ConnectionClosed
 from wsframe.handling import handle
@@ -236,3 +250,42 @@ def test_connections_fit_into_a_weak_set(clock: Clock) -> None:
 def test_the_helpers_speak_to_a_server() -> None:
     """A client's frame is masked."""
     assert masked_frame(TEXT, b"x") != frame(TEXT, b"x")
+
+
+def test_a_loop_over_messages_in_a_coroutine_of_twisteds_own(clock: Clock) -> None:
+    """Which is begun by a handler, and not driven by what drives the handler."""
+    this = Opened(clock)
+    got: list[Any] = []
+
+    async def reads() -> None:
+        async for message in this.connection:
+            got.append(message)  # noqa: PERF401 - one at a time is what is tested
+
+    async def handler() -> None:
+        await defer.ensureDeferred(reads())
+
+    done = run(handler)
+    for each in (b"1", b"2"):
+        this.peer.send(masked_frame(BINARY, each))
+    assert got == [b"1", b"2"]
+    this.peer.send(masked_close(1000))
+    this.peer.end()
+    assert done.called
+
+
+def test_a_handler_that_is_cancelled_between_messages_frees_the_connection(clock: Clock) -> None:
+    this = Opened(clock)
+
+    async def reads() -> None:
+        async for _ in this.connection:
+            pass
+
+    handler = run(reads)
+    this.peer.send(masked_frame(BINARY, b"1"))
+    failures: list[Any] = []
+    handler.addErrback(failures.append)
+    handler.cancel()
+    assert [failure.type for failure in failures] == [defer.CancelledError]
+    this.peer.send(masked_frame(BINARY, b"2"))
+    assert this.connection.recv().result == b"2"
+    this.peer.end()

@@ -18,11 +18,11 @@ from typing import Any, Final, TypeVar, cast
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
+from wsframe.driving import DRIVERS, Driver
+
 __all__ = ["Awaitable", "failed", "fired", "quiet_errback", "relay", "run"]
 
 T = TypeVar("T")
-
-_TWISTED_DRIVER: Final = getattr(defer, "_inlineCallbacks").__code__  # noqa: B009 - private
 
 
 def _driving_task() -> asyncio.Task[Any] | None:
@@ -41,7 +41,7 @@ def _driving_task() -> asyncio.Task[Any] | None:
     while frame is not None:
         if frame is outermost:
             return task
-        if frame.f_code is _TWISTED_DRIVER:
+        if frame.f_code in DRIVERS:
             return None
         frame = frame.f_back
     return task
@@ -152,13 +152,13 @@ def run(function: Callable[..., object], *args: object) -> Awaitable[Any]:
 def _start(function: Callable[..., object], args: tuple[object, ...]) -> object:
     outcome = function(*args)
     if inspect.iscoroutine(outcome):
-        return defer.Deferred.fromCoroutine(_flatten(outcome))
+        return _drive(outcome)
     if isinstance(outcome, defer.Deferred):
         return outcome
     if asyncio.isfuture(outcome):
         return defer.Deferred.fromFuture(outcome).addErrback(_as_twisted)
     if inspect.isawaitable(outcome):
-        return defer.Deferred.fromCoroutine(_await(outcome))
+        return _drive(_await(outcome))
     return outcome
 
 
@@ -169,10 +169,21 @@ def _as_twisted(failure: Failure) -> Failure:
     return failure
 
 
-async def _flatten(coroutine: Coroutine[Any, Any, object]) -> object:
-    """Await a coroutine, and what it returns, too, when that is yet to come."""
-    outcome = await coroutine
-    return await run(lambda: outcome) if inspect.isawaitable(outcome) else outcome
+def _drive(coroutine: Coroutine[Any, Any, object]) -> Awaitable[Any]:
+    """Run a coroutine, and what it returns, too, when that is yet to come."""
+    running: list[Any] = []
+    result: Awaitable[Any] = Awaitable(lambda _: running[-1].cancel())
+
+    def ended(outcome: object) -> None:
+        if inspect.isawaitable(outcome) and not result.called:
+            running.append(run(lambda: outcome))
+            relay(running[-1], result)
+        else:
+            _pass_on(outcome, result)
+
+    running.append(Driver(coroutine, ended))
+    running[0].resume(None)
+    return result
 
 
 async def _await(awaitable: AwaitableABC[T]) -> T:

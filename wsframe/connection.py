@@ -20,6 +20,7 @@ from wsframe.core.events import Counts
 from wsframe.core.frames import Message
 from wsframe.core.http import Request, Response
 from wsframe.core.uri import WebSocketURI
+from wsframe.driving import Driver, driving, suspended
 from wsframe.errors import (
     ConcurrencyError,
     ConnectionClosed,
@@ -27,7 +28,7 @@ from wsframe.errors import (
     ReceiveTimeout,
     SendBufferFull,
 )
-from wsframe.protocol import Wire
+from wsframe.protocol import OPEN, Wire
 from wsframe.trace import Trace, check_trace
 
 __all__ = ["Connection", "Message", "State", "broadcast"]
@@ -83,7 +84,7 @@ class Connection:
         self._burst = 0
         self._bytes = 0
         self._paused = False
-        self._receiver: Awaitable[Message] | None = None
+        self._receiver: Awaitable[Message] | Driver | None = None
         self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = deque()
         self._waiting_bytes = 0
         self._pings: dict[bytes, tuple[float, Awaitable[float]]] = {}
@@ -211,7 +212,7 @@ class Connection:
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
         wire = self._wire
-        if not wire.can_send:
+        if wire.state != OPEN:
             return failed(self._end())
         if not wire.blocked and not self._senders:
             counts = self._counts
@@ -334,7 +335,7 @@ class Connection:
         self._receiver = None
         receiver.errback(Failure(ReceiveTimeout("no message arrived in time")))
 
-    def _forget_receiver(self, _: Any) -> None:
+    def _forget_receiver(self, _: object = None) -> None:
         self._receiver = None
 
     def _put_back(self, message: Message) -> None:
@@ -363,7 +364,7 @@ class Connection:
     def messages_received(self, messages: list[Message], octets: int) -> None:
         """From the protocol: messages came; `deliver` follows when all of a read are there."""
         wire = self._wire
-        if not wire.can_send:
+        if wire.state != OPEN:
             # This side has begun to close: like a browser's, its application hears no more.
             return
         waiting = self._messages
@@ -399,7 +400,13 @@ class Connection:
         if self._messages and self._receiver is None and self._burst < BURST:
             return self._take()
         try:
-            return await self.recv()
+            driver = None if self._messages or self._receiver or self._outcome else driving()
+            if driver is None:
+                return await self.recv()
+            self._receiver = driver
+            driver.cancel_wait = self._forget_receiver
+            message: Message = await suspended()
+            return message
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
 
@@ -461,7 +468,7 @@ class Connection:
             _settle(ponged, Failure(self._end()))
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            _settle(receiver, Failure(self._end()))
+            receiver.errback(Failure(self._end()))
         waiters, self._closed_waiters = self._closed_waiters, []
         for waiter in waiters:
             _settle(waiter, self._end())

@@ -12,6 +12,7 @@ peer is told the right close code, pages of other sites are refused, no timer is
 from __future__ import annotations
 
 from wsframe.protocol.bridge import (
+    OPEN,
     Accept,
     ConnectionClientFactory,
     ConnectionServerFactory,
@@ -23,6 +24,7 @@ from wsframe.protocol.client import WebSocketClientFactory, WebSocketClientProto
 from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol, listenWS
 
 __all__ = [
+    "OPEN",
     "Accept",
     "ConnectionClientFactory",
     "ConnectionServerFactory",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable as AwaitableABC
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionRequest
@@ -32,6 +32,7 @@ from wsframe.protocol.deflate import accept_answer, accept_offer, offer
 from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol
 
 __all__ = [
+    "OPEN",
     "Accept",
     "ConnectionClientFactory",
     "ConnectionServerFactory",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 _log = Logger(namespace="wsframe.server")
+
+OPEN: Final[int] = WebSocketProtocol.STATE_OPEN
+"""`Wire.state` while messages can be sent."""
 
 
 class Accept:
@@ -106,7 +110,7 @@ class Wire(CommonProtocol):
     @property
     def can_send(self) -> bool:
         """Whether messages can be sent: open, and no Close frame sent or received."""
-        return self.state == WebSocketProtocol.STATE_OPEN
+        return self.state == OPEN
 
     @property
     def outcome(self) -> ConnectionClosed:

@@ -116,6 +116,7 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
             this._transport_details = create_transport_details(self.transport, this.is_server)
         self.begin_keepalive()
         self.begin_lane()
+        self.begin_sending()
         if self.tap is None and self.factory.trace is not None:
             self.use_trace(self.factory.trace)  # it was set during the opening handshake
         self.call_application(cast(Any, self).onOpen)

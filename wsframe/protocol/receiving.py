@@ -103,7 +103,12 @@ class Receiving(Base):
             if self.current_frame is not None:
                 end = at + self.current_frame.length - self.current_frame_masker.pointer()
             else:
-                if self._lane_is_open():
+                if (
+                    self.lane
+                    and self.state == _OPEN
+                    and not self.inside_message
+                    and self._listeners is None  # of Autobahn's event "message"
+                ):
                     messages, octets, at = decode(
                         data, at, masked=self.factory.isServer, most=self._most, mask=mask_long
                     )
@@ -118,15 +123,6 @@ class Receiving(Base):
             self.data = data[at:end]
             at = end
             self.consumeData()
-
-    def _lane_is_open(self) -> bool:
-        """Whether a message may begin here that nobody wants to see as frames."""
-        return (
-            self.state == _OPEN
-            and self.lane
-            and not self.inside_message
-            and self._listeners is None  # of Autobahn's event "message"
-        )
 
     def begin_lane(self) -> None:
         """Begin, when the WebSocket is open: only now is it known what the application set."""

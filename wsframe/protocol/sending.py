@@ -60,6 +60,9 @@ class Outgoing:
 class Sending(Base):
     """The part of a protocol that writes."""
 
+    masks = False
+    """Whether the frames sent are masked."""
+
     _owed_pong: bytes | None
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
@@ -162,14 +165,17 @@ class Sending(Base):
             self.trafficStats.outgoingWebSocketFrames += 1
         self.sendData(head + (apply_mask(payload, key) if key else payload), sync, chopsize)
 
+    def begin_sending(self) -> None:
+        """Begin, when the WebSocket is open: only now is it known what the application set."""
+        self.masks = self.maskServerFrames if self.factory.isServer else self.maskClientFrames
+
     def _mask_key(self) -> bytes:
-        masked = self.maskServerFrames if self.factory.isServer else self.maskClientFrames
-        return mask_key() if masked else b""
+        return mask_key() if self.masks else b""
 
     def send_whole(self, opcode: int, payload: bytes) -> None:
         """Send a message that is not compressed as one frame: the fast lane out."""
-        key = self._mask_key()
-        if key:
+        if self.masks:
+            key = mask_key()
             head = frames.frame_head(opcode, len(payload), key=key)
             self.sendData(head + apply_mask(payload, key))
             return

@@ -1,0 +1,146 @@
+"""Drives coroutines as Twisted does, and lets one that waits for a message be resumed directly.
+
+Twisted's own trampoline takes a Deferred for every wait, with a chain of callbacks that nobody adds
+to. That is most of what a message costs whose handler waits for each. `Driver` takes Deferreds as
+well; and a wait that knows that a `Driver` is right behind it, by `driving`, is `suspended`
+instead, and the driver told to `resume` when its time has come.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import types
+from collections.abc import Callable, Coroutine, Generator
+from types import FrameType
+from typing import Any, Final
+
+from twisted.internet import defer
+from twisted.python.failure import Failure
+
+__all__ = ["DRIVERS", "Driver", "driving", "suspended"]
+
+SUSPENDED: Final = object()
+"""Yielded by a wait that has set `Driver.cancel_wait`; somebody will call `resume`."""
+
+_current: contextvars.ContextVar[Driver] = contextvars.ContextVar("_current")
+
+
+class Driver:
+    """Runs one coroutine to its end, in a copy of the context it was begun in.
+
+    `ended` is called once with what it returned, or with a Failure.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_context",
+        "_coroutine",
+        "_ended",
+        "_result",
+        "_stepping",
+        "_waits",
+        "cancel_wait",
+    )
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, object], ended: Callable[[object], object]
+    ) -> None:
+        self._coroutine = coroutine
+        self._ended = ended
+        self._context = contextvars.copy_context()
+        self._context.run(_current.set, self)
+        self._waits: defer.Deferred[Any] | None = None
+        self._stepping = False
+        self._cancelled = False
+        self._result: list[object] = []
+        self.cancel_wait: Callable[[], object] | None = None
+
+    def resume(self, value: object) -> None:
+        """Begin (with None), or go on with what was waited for: a result or a Failure."""
+        self._waits = self.cancel_wait = None
+        while True:
+            self._stepping = True
+            try:
+                if isinstance(value, Failure):
+                    waits = self._context.run(value.throwExceptionIntoGenerator, self._coroutine)
+                else:
+                    waits = self._context.run(self._coroutine.send, value)
+            except StopIteration as stop:
+                outcome: object = stop.value
+                break
+            except BaseException:  # noqa: BLE001 - whatever ends the coroutine is its outcome
+                outcome = Failure()
+                break
+            finally:
+                self._stepping = False
+            if waits is SUSPENDED:
+                self._cancel_if_asked()
+                return
+            if not isinstance(waits, defer.Deferred):
+                value = Failure(TypeError(f"a coroutine awaits {type(waits).__name__}"))
+                continue
+            self._stepping = True
+            waits.addBoth(self._fired)
+            self._stepping = False
+            if not self._result:
+                self._waits = waits
+                self._cancel_if_asked()
+                return
+            value = self._result.pop()  # it had fired, and was paused or chained before
+        self._ended(outcome)
+
+    def _fired(self, result: object) -> None:
+        if self._stepping:
+            self._result.append(result)
+        else:
+            self.resume(result)
+
+    callback = errback = resume
+    """As of a Deferred, for who tells a wait of its end."""
+
+    def cancel(self) -> None:
+        """Cancel what is waited for, or the next wait; the coroutine learns of it as that fails."""
+        self._cancelled = True
+        if not self._stepping:
+            self._cancel_if_asked()
+
+    def _cancel_if_asked(self) -> None:
+        if not self._cancelled:
+            return
+        self._cancelled = False
+        if self.cancel_wait is not None:
+            self.cancel_wait()
+            self.resume(Failure(defer.CancelledError()))
+        elif self._waits is not None:
+            self._waits.cancel()
+
+
+@types.coroutine
+def suspended() -> Generator[object, Any, Any]:
+    """Wait until the `Driver` right behind is told to `resume`; return what it was told."""
+    return (yield SUSPENDED)
+
+
+DRIVERS: Final = frozenset(
+    {
+        Driver.resume.__code__,
+        getattr(defer, "_inlineCallbacks").__code__,  # noqa: B009 - private
+    }
+)
+"""The code of those who drive coroutines that may wait for Deferreds."""
+
+
+def driving() -> Driver | None:
+    """Return the `Driver` right behind the coroutine that calls; None when another drives it."""
+    driver = _current.get(None)
+    if driver is None:
+        return None
+    # The context is inherited by what the coroutine begins; the frames are not.
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code in DRIVERS:
+            return driver if code is Driver.resume.__code__ else None
+        frame = frame.f_back
+    return None
