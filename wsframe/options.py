@@ -328,8 +328,9 @@ DEFAULT_SERVICE_OPTIONS: Final = ServiceOptions()
 
 
 MAX_WORKERS: Final = 256
-"""Processes of one service. More than the cores of most machines gain nothing, and the parent holds
-a socket and four pipes for each: with 1024 open files (`ulimit -n`) this many are just possible."""
+"""Processes of one service: as many as the largest machines have cores; more gain nothing. The
+parent has three pipes and a socket for every port open for each, which for this many is more than
+1024 files (`ulimit -n`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,9 @@ from integration.raw import Raw, close_frame, eventually, open_raw, within
 from twisted.internet import ssl
 
 from wsframe.client import connect
+from wsframe.options import WorkerOptions
+from wsframe.services import echo as echo_service
+from wsframe.services.workers import Workers, in_workers
 
 from .own_service import LIMITS, tac
 from .processes import LOCAL, TERMINATED, TOKEN, Process, get, service, token_file, twistd
@@ -172,15 +175,13 @@ async def test_over_tls_on_several_ports(tmp_path: Path) -> None:
         assert await this.process.ended() in TERMINATED
 
 
-@pytest.mark.parametrize("reactor", ["asyncio", "poll"])
 @pytest_twisted.ensureDeferred
 async def test_a_service_of_ones_own_runs_in_workers_with_the_reactor_of_the_parent(
-    reactor: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    async with served(own(tmp_path, reactor=reactor)) as this:
-        name = {"asyncio": "AsyncioSelectorReactor", "poll": "PollReactor"}[reactor]
+    async with served(own(tmp_path, reactor="asyncio")) as this:
         said = re.findall(r"The reactor is (\w+)", this.process.output)
-        assert said == [name, name]
+        assert said == ["AsyncioSelectorReactor"] * 2
         (raw,) = await this.open(1)
         this.process.signal(signal.SIGTERM)
         await expect_1001(raw)
@@ -323,35 +324,15 @@ async def test_ctrl_c_in_a_terminal_drains() -> None:
 # ---------------------------------------------------------------- where they listen
 
 
-@pytest.mark.parametrize("others", [1, 2])
 @pytest_twisted.ensureDeferred
-async def test_a_port_that_is_taken_ends_it_at_once(others: int) -> None:
+async def test_a_port_that_is_taken_ends_it_at_once() -> None:
     """Although the kernel would let it in beside workers of the same user."""
-    async with served(echo(workers=others), others, wait=others > 1) as this:
-        await this.process.says("Listening on")
+    async with served(echo()) as this:
         process = echo("--listen", LOCAL.format(port=this.port))
         assert await process.ended() == 1
         text = f"Cannot listen: Couldn't listen on 127.0.0.1:{this.port}: .*in use"
         assert len(re.findall(text, process.output)) == 1
         assert "is process" not in process.output
-        process = service("ws-echo", "--listen", LOCAL.format(port=this.port))
-        assert await process.ended() == 1
-        assert (await get(this.port, "/healthz"))[0] == 200
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_same_port_twice_is_refused_and_a_port_that_was_used_is_free_again() -> None:
-    listen = ("--listen", LOCAL.format(port=free_port()))
-    process = echo(*listen, *listen)
-    assert await process.ended() == 1
-    assert "in use" in process.output
-    async with served(echo(*listen)) as this:
-        opened = await this.open(4)
-        this.process.signal(signal.SIGTERM)  # it closes first: the connections linger in TIME_WAIT
-        for raw in opened:
-            await expect_1001(raw)
-        assert await this.process.ended() in TERMINATED
-    async with served(echo(*listen)) as this:
         assert (await get(this.port, "/healthz"))[0] == 200
 
 
@@ -500,10 +481,27 @@ async def test_each_worker_writes_a_trace_which_one_signal_to_the_parent_switche
 # ---------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("name", ["ws-broadcast", "ws-monitor"])
 @pytest_twisted.ensureDeferred
-async def test_a_service_that_shares_state_refuses_to_be_several(name: str) -> None:
-    process = service(name, "--workers", "2")
+async def test_a_service_that_shares_state_refuses_to_be_several() -> None:
+    process = service("ws-broadcast", "--workers", "2")
     assert await process.ended() == 1
     assert "there is no backplane" in process.output
     assert "Traceback" not in process.output
+
+
+# ---------------------------------------------------------------- how long they wait
+
+
+def test_a_worker_that_served_is_replaced_at_once_and_one_that_dies_again_later_and_later() -> None:
+    options = echo_service.Options()
+    options.parseOptions(["--workers", "2"])
+    limits = WorkerOptions(first_delay=1.0, factor=3.0, max_delay=5.0)
+    made = in_workers(options, echo_service.build, limits)
+    assert isinstance(made, Workers)
+    place = made._places[0]
+    assert place.next_delay() == 0
+    for deaths, largest in ((1, 1.0), (2, 3.0), (3, 5.0), (1000, 5.0)):
+        place._deaths = deaths
+        drawn = {place.next_delay() for _ in range(50)}
+        assert len(drawn) > 10
+        assert all(largest / 2 <= delay <= largest for delay in drawn)

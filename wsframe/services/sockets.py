@@ -130,7 +130,7 @@ def inherited_endpoint(
 ) -> IStreamServerEndpoint:
     """Return the endpoint of a description that listens on a socket which is bound already.
 
-    `backlog` holds where the description names none.
+    The socket is the endpoint's from then on, and closed with its port. `backlog` holds where the description names none.
     """
     listening = cast(Any, _Listening(bound, reactor))
     described: IStreamServerEndpoint = serverFromString(
@@ -181,6 +181,7 @@ class _Port:
         """Stop; fires when the port is closed."""
         stopping = self._adopted.stopListening()
         stop_accepting(self._bound)  # after the reactor has let go of it
+        self._bound.close()
         return stopping
 
     def getHost(self) -> IAddress:

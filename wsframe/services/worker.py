@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.error import ConnectionDone, ReactorNotRunning
 from twisted.internet.main import CONNECTION_DONE
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python import usage
@@ -138,8 +138,9 @@ class _Control(FileDescriptor):
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
-        _log.warn("The parent process is gone")
-        self._worker.stop()
+        if reason.check(ConnectionDone):  # and not by the reactor's end
+            _log.warn("The parent process is gone")
+            self._worker.stop()
 
 
 def _inherited(number: int) -> socket.socket:

@@ -95,6 +95,7 @@ class Workers(Service):
         self._reservations: list[Reservation] = []
         self._places = [_Place(number, self) for number in range(1, options.workers + 1)]
         self._ever_listened = False
+        self._failed = False
         self._stopping: Deferred[None] | None = None
         self._restore: list[Callable[[], object]] = []
 
@@ -156,8 +157,7 @@ class Workers(Service):
 
     def ended(self, place: _Place, what: str) -> None:
         """Have a worker that ended replaced, or see what its end means."""
-        stopping = self._stopping
-        if stopping is not None:
+        if self._failed or self._stopping is not None:
             _log.info("Worker {worker} {what}", worker=place.number, what=what)
             self._look()
             return
@@ -178,6 +178,7 @@ class Workers(Service):
             place.start_in(delay)
 
     def _fail(self, what: str) -> None:
+        self._failed = True
         _log.critical("{what}: the service ends", what=what)
         # twistd knows no failure of a service that has started, and would return 0. What was
         # registered earlier than this, and will not be called, is the standard library's.
@@ -475,9 +476,10 @@ def _hand_on(worker: int, line: str) -> None:
         # Something wrote to its standard output without asking.
         _log.info("Worker {worker}: {line}", worker=worker, line=line)
         return
+    system = "-" if namespace == "log_legacy" else f"{namespace}#{level}"  # as in a text log
     event |= {
         "log_namespace": namespace,
-        "log_system": f"{namespace}#{level} worker {worker}",
+        "log_system": f"{system} worker {worker}",
         "log_format": message.replace("{", "{{").replace("}", "}}"),
     }
     traceback = told.pop("traceback", None)
