@@ -357,9 +357,9 @@ class WorkerOptions:
     two to four minutes, with the waits above. While one of them is stable, the others are replaced
     for ever."""
 
-    start_timeout: float = 30.0
-    """Seconds that a worker may take until it listens; then it is killed. On an idle machine it
-    takes one; on one that boots, with a slow disk, ten."""
+    start_timeout: float = 60.0
+    """Seconds that a worker may take until it listens; then it is killed. It takes about half a
+    second of a core; where a hundred of them start on a machine that boots, half a minute."""
 
     drain_grace: float = 5.0
     """Seconds beyond `ServerOptions.drain_timeout` until a worker that was told to end is killed.

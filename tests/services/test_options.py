@@ -154,7 +154,6 @@ def test_workers_find_the_service_by_its_name() -> None:
         in_workers(options, nameless)
     made = echo.Options()
     made["workers"] = 2
-    made.arguments = None
     made.postOptions()
     with pytest.raises(ValueError, match="parseOptions"):
         in_workers(made, echo.build)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -121,14 +121,17 @@ class ListeningOptions(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        self.arguments: list[str] | None = None
+        self.directory = "."
         self["listen"] = []
         self["origin"] = []
         self["host"] = []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Take the command line; it is kept for the workers."""
+        """Take the command line; it is kept for the workers, with the directory it was given in."""
         self.arguments = None if options is None else list(options)
-        self.directory = str(Path.cwd())
+        with suppress(OSError):  # it may be gone
+            self.directory = str(Path.cwd())
         super().parseOptions(options)
 
     def opt_listen(self, description: str) -> None:

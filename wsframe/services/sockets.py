@@ -130,7 +130,8 @@ def inherited_endpoint(
 ) -> IStreamServerEndpoint:
     """Return the endpoint of a description that listens on a socket which is bound already.
 
-    The socket is the endpoint's from then on, and closed with its port. `backlog` holds where the description names none.
+    The socket is the endpoint's from then on, and closed with its port. `backlog` holds where the
+    description names none.
     """
     listening = cast(Any, _Listening(bound, reactor))
     described: IStreamServerEndpoint = serverFromString(

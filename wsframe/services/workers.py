@@ -30,7 +30,7 @@ from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import InvalidLogLevelError, Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.python.reflect import namedAny, qual
+from twisted.python.reflect import namedAny
 
 from wsframe.clock import global_reactor, use_monotonic_clock
 from wsframe.options import DEFAULT_WORKER_OPTIONS, WorkerOptions
@@ -115,6 +115,7 @@ class Workers(Service):
             # Also after chroot.
             raise RuntimeError(f"the workers cannot run {sys.executable} as user {os.geteuid()}")
         self._given["reactor"] = reactor_module
+        self._ever_listened = self._failed = False
         self._take_trace_signal()
         super().startService()
         self.reactor.callWhenRunning(self._begin)
@@ -493,7 +494,7 @@ def _hand_on(worker: int, line: str) -> None:
 
 def _name(of: Any) -> str:
     """Return the name by which another process finds a class or function."""
-    name = qual(of) if isinstance(of, type) else f"{of.__module__}.{of.__qualname__}"
+    name = f"{of.__module__}.{of.__qualname__}"
     found: Any = None
     with suppress(Exception):  # whatever importing it raises
         found = namedAny(name)
