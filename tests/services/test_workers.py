@@ -23,9 +23,6 @@ from integration.raw import Raw, close_frame, eventually, open_raw, within
 from twisted.internet import ssl
 
 from wsframe.client import connect
-from wsframe.options import WorkerOptions
-from wsframe.services import echo as echo_service
-from wsframe.services.workers import Workers, in_workers
 
 from .own_service import LIMITS, tac
 from .processes import LOCAL, TERMINATED, TOKEN, Process, get, service, token_file, twistd
@@ -487,21 +484,3 @@ async def test_a_service_that_shares_state_refuses_to_be_several() -> None:
     assert await process.ended() == 1
     assert "there is no backplane" in process.output
     assert "Traceback" not in process.output
-
-
-# ---------------------------------------------------------------- how long they wait
-
-
-def test_a_worker_that_served_is_replaced_at_once_and_one_that_dies_again_later_and_later() -> None:
-    options = echo_service.Options()
-    options.parseOptions(["--workers", "2"])
-    limits = WorkerOptions(first_delay=1.0, factor=3.0, max_delay=5.0)
-    made = in_workers(options, echo_service.build, limits)
-    assert isinstance(made, Workers)
-    place = made._places[0]
-    assert place.next_delay() == 0
-    for deaths, largest in ((1, 1.0), (2, 3.0), (3, 5.0), (1000, 5.0)):
-        place._deaths = deaths
-        drawn = {place.next_delay() for _ in range(50)}
-        assert len(drawn) > 10
-        assert all(largest / 2 <= delay <= largest for delay in drawn)

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -79,7 +80,7 @@ class _Worker:
         self._tracing: bool = given["tracing"]
         self._control = _Control(self, rest)
 
-    def serve(self, tell: Any) -> None:
+    def serve(self, tell: Callable[[], object]) -> None:
         """Serve until the end; `tell` is called when the service listens."""
         self._service.when_listening().addCallbacks(lambda _: tell(), self._cannot)
         self._service.privilegedStartService()

@@ -150,7 +150,8 @@ class Workers(Service):
 
     def first_line(self, number: int) -> dict[str, Any]:
         """Return what the worker with that number is told first."""
-        return {**self._given, "number": number, "path": sys.path, "tracing": self._tracing}
+        path = list(map(str, sys.path))
+        return {**self._given, "number": number, "path": path, "tracing": self._tracing}
 
     def listens(self) -> None:
         """Note that a worker has come as far as that."""
@@ -182,7 +183,7 @@ class Workers(Service):
         self._failed = True
         _log.critical("{what}: the service ends", what=what)
         # twistd knows no failure of a service that has started, and would return 0. What was
-        # registered earlier than this, and will not be called, is the standard library's.
+        # registered before this is not called; nothing of twistd's is among that.
         atexit.register(os._exit, 1)
         with suppress(ReactorNotRunning):
             self.reactor.stop()
@@ -219,8 +220,7 @@ class Workers(Service):
         stopped = self._stopping = Deferred()
         for place in self._places:
             place.stop()
-        deadline = self._drain_timeout + self.limits.drain_grace
-        self._kill_in(deadline)
+        self._kill_in(self._drain_timeout + self.limits.drain_grace)
         self._restore.append(cut_on_next_signal(self._cut))
         self._look()
         return stopped
@@ -255,7 +255,7 @@ class _Place:
 
     def __init__(self, number: int, workers: Workers) -> None:
         self.number = number
-        self._workers = workers
+        self.workers = workers
         self._process: _Process | None = None
         self._call: IDelayedCall | None = None
         self._deaths = 0
@@ -276,12 +276,12 @@ class _Place:
         if self._since is None:
             return False
         return bool(
-            self._workers.reactor.seconds() - self._since >= self._workers.limits.stable_after
+            self.workers.reactor.seconds() - self._since >= self.workers.limits.stable_after
         )
 
     def start(self) -> None:
         """Start a worker."""
-        workers = self._workers
+        workers = self.workers
         self._call = None
         process = _Process(self)
         sockets = workers.sockets(self.number)
@@ -303,14 +303,14 @@ class _Place:
 
     def start_in(self, seconds: float) -> None:
         """Start a worker after so many seconds."""
-        self._call = self._workers.reactor.callLater(seconds, self.start)
+        self._call = self.workers.reactor.callLater(seconds, self.start)
 
     def next_delay(self) -> float:
         """Draw how long to wait after the deaths so far."""
         if self._deaths == 0:
             return 0.0
-        limits = self._workers.limits
-        largest = limits.first_delay
+        limits = self.workers.limits
+        largest = min(limits.first_delay, limits.max_delay)
         for _ in range(self._deaths - 1):
             largest = min(largest * limits.factor, limits.max_delay)
         return random.uniform(largest / 2, largest)  # noqa: S311 - nobody gains by guessing it
@@ -330,8 +330,8 @@ class _Place:
         if self._since is not None:
             return
         self._cancel()
-        self._since = self._workers.reactor.seconds()
-        self._workers.listens()
+        self._since = self.workers.reactor.seconds()
+        self.workers.listens()
         _log.info("Worker {worker} listens", worker=self.number)
 
     def ended(self, what: str) -> None:
@@ -339,7 +339,7 @@ class _Place:
         self._cancel()
         self._deaths = 0 if self._is_stable else self._deaths + 1
         self._process = self._since = None
-        self._workers.ended(self, what)
+        self.workers.ended(self, what)
 
     def stop(self) -> None:
         """Have the worker drain, and start no other."""
@@ -397,7 +397,7 @@ class _Process(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         # It has ended only when its output has, for which its own children might never let go.
-        workers = self._place._workers
+        workers = self._place.workers
         self._closing = workers.reactor.callLater(workers.limits.cut_grace, self._close)
 
     def _close(self) -> None:
