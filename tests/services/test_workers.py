@@ -293,7 +293,6 @@ async def test_a_worker_that_hangs_is_killed_at_the_deadline(tmp_path: Path) -> 
         this.process.signal(signal.SIGTERM)
         assert await this.process.ended() in TERMINATED
         assert "Worker 2 did not end in time: killed" in this.process.output
-        assert "Worker 1 did not end" not in this.process.output
         assert this.all_gone()
 
 
