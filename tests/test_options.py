@@ -16,9 +16,10 @@ from wsframe.options import (
     RetryPolicy,
     ServerOptions,
     TCPKeepalive,
+    WorkerOptions,
 )
 
-KINDS = (ConnectionOptions, ClientOptions, ServerOptions, RetryPolicy, Deflate)
+KINDS = (ConnectionOptions, ClientOptions, ServerOptions, RetryPolicy, Deflate, WorkerOptions)
 FIELDS = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
 
 NO_NUMBERS = [True, False, "1", b"1", [1], 1j, object()]

@@ -26,6 +26,7 @@ __all__ = [
     "ServerOptions",
     "ServiceOptions",
     "TCPKeepalive",
+    "WorkerOptions",
 ]
 
 KIB: Final = 1024
@@ -324,6 +325,69 @@ class ServiceOptions:
 
 
 DEFAULT_SERVICE_OPTIONS: Final = ServiceOptions()
+
+
+MAX_WORKERS: Final = 256
+"""Processes of one service: as many as the largest machines have cores; more gain nothing. The
+parent has three pipes and a socket for every port open for each, which for this many is more than
+1024 files (`ulimit -n`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """What holds for the processes that serve one service together, and for the one above them."""
+
+    first_delay: float = 0.5
+    """Seconds: the largest wait before a worker that died is replaced; one that had served for
+    `stable_after` is replaced at once. Each wait is drawn from the upper half of the largest, so
+    that workers that died together do not start together, and none spins."""
+
+    factor: float = 2.0
+    """What the largest wait is multiplied by after each further death in a row, from 1 to 10."""
+
+    max_delay: float = 30.0
+    """Seconds: the largest wait of all. The start of a process costs about half a second of a
+    core, which every 15 to 30 seconds is little."""
+
+    stable_after: float = 10.0
+    """Seconds that a worker must have served for its earlier deaths to be forgotten."""
+
+    max_failures: int = 10
+    """Deaths in a row of every single worker after which the service ends, with exit status 1: in
+    two to four minutes, with the waits above. While one of them is stable, the others are replaced
+    for ever."""
+
+    start_timeout: float = 60.0
+    """Seconds that a worker may take until it listens; then it is killed. It takes about half a
+    second of a core; where a hundred of them start on a machine that boots, half a minute."""
+
+    drain_grace: float = 5.0
+    """Seconds beyond `ServerOptions.drain_timeout` until a worker that was told to end is killed.
+    Its own deadline comes first; what follows it is the end of an interpreter. Together they are
+    below the 30 s after which orchestrators kill."""
+
+    cut_grace: float = 1.0
+    """Seconds after the second signal until a worker that is still there is killed, and that the
+    output of one that ended is waited for: what it started may hold that open."""
+
+    def __post_init__(self) -> None:
+        check_seconds(
+            self,
+            "first_delay",
+            "max_delay",
+            "stable_after",
+            "start_timeout",
+            "drain_grace",
+            "cut_grace",
+        )
+        check_counts(self, "max_failures")
+        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float):
+            raise TypeError(f"factor is a number, not {self.factor!r}")
+        if not 1 <= self.factor <= 10:
+            raise ValueError(f"factor must be from 1 to 10, not {self.factor!r}")
+
+
+DEFAULT_WORKER_OPTIONS: Final = WorkerOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

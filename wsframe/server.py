@@ -316,7 +316,7 @@ def _endpoint(reactor: IReactorTime, given: Any, options: ServerOptions) -> IStr
     if isinstance(given, str):
         try:
             described: IStreamServerEndpoint = serverFromString(
-                reactor, _with_backlog(given, options.backlog)
+                reactor, with_backlog(given, options.backlog)
             )
             return described
         except (ValueError, TypeError) as error:
@@ -327,7 +327,7 @@ def _endpoint(reactor: IReactorTime, given: Any, options: ServerOptions) -> IStr
     return endpoint
 
 
-def _with_backlog(description: str, backlog: int) -> str:
+def with_backlog(description: str, backlog: int) -> str:
     """Add our backlog to a description that names none: Twisted's 50 loses clients in a rush."""
     kind = description.partition(":")[0]
     if kind not in {"tcp", "tcp6", "ssl", "unix"} or ":backlog=" in description:

@@ -17,6 +17,7 @@ from twisted.python import usage
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, DEFAULT_SERVER_OPTIONS
 from wsframe.services import agent, broadcast, echo, monitor
 from wsframe.services.listening import ListeningService, cut_on_next_signal
+from wsframe.services.workers import in_workers
 
 TOKEN = "tok.Secret_0123456789"
 LISTENING = [echo, broadcast, monitor]
@@ -111,6 +112,58 @@ def test_a_wrong_value_is_answered_with_the_name_of_its_option(
     text = complaint(service, f"--{option}", value)
     assert text.startswith(f"--{option}")
     assert len(text.removeprefix(f"--{option}").strip(": ")) > 5
+
+
+WORKERS = ["", "x", "0", "-1", "1.5", "257", "10000", "9" * 5000]
+
+
+@pytest.mark.parametrize("value", WORKERS)
+@pytest.mark.parametrize("service", LISTENING)
+def test_a_wrong_number_of_workers_is_refused(service: Any, value: str) -> None:
+    assert complaint(service, "--workers", value).endswith("is not a whole number from 1 to 256")
+
+
+@pytest.mark.parametrize("service", [broadcast, monitor])
+def test_connections_that_share_state_are_not_spread_over_workers(service: Any) -> None:
+    assert parse(service, "--workers", "1").workers == 1
+    text = complaint(service, "--workers", "2")
+    assert text.startswith("--workers 2: ")
+    assert "there is no backplane" in text
+
+
+@pytest.mark.parametrize(
+    "listen", ["unix:/tmp/socket", "haproxy:tcp:0:interface=127.0.0.1", "unix:/tmp/tcp:mode=600"]
+)
+def test_several_workers_listen_on_ports_only(listen: str) -> None:
+    assert parse(echo, "--listen", listen)
+    text = complaint(
+        echo, "--listen", "tcp:0:interface=127.0.0.1", "--listen", listen, "--workers=2"
+    )
+    assert text.startswith(f"--listen {listen}: several workers can listen on tcp, tcp6 and ssl")
+
+
+def test_a_service_that_does_not_hand_itself_to_workers_says_so() -> None:
+    with pytest.raises(RuntimeError, match="in_workers"):
+        echo.build(parse(echo, "--workers", "2"))
+
+
+def test_workers_find_the_service_by_its_name() -> None:
+    options = parse(echo, "--workers", "2")
+    nameless: Any = lambda _: None  # noqa: E731
+    with pytest.raises(TypeError, match="cannot be imported by that name"):
+        in_workers(options, nameless)
+    made = echo.Options()
+    made["workers"] = 2
+    made.postOptions()
+    with pytest.raises(ValueError, match="parseOptions"):
+        in_workers(made, echo.build)
+
+
+def test_workers_leave_the_trace_to_be_opened_by_each(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    parse(echo, "--workers", "2", "--trace", str(path))
+    assert list(tmp_path.iterdir()) == []
+    assert "both" in complaint(echo, "--workers=2", "--trace=a", "--trace-on-signal=b")
 
 
 @pytest.mark.parametrize("service", [*LISTENING, agent])

@@ -6,6 +6,7 @@ from twisted.application.service import IService
 
 from wsframe.connection import Connection
 from wsframe.services.listening import ListeningOptions, ListeningService
+from wsframe.services.workers import in_workers
 
 __all__ = ["Options", "makeService"]
 
@@ -13,7 +14,9 @@ __all__ = ["Options", "makeService"]
 class Options(ListeningOptions):
     """The options of `twistd ws-echo`."""
 
-    synopsis = "[--listen ENDPOINT]... [--token-file FILE] [options]"
+    synopsis = "[--listen ENDPOINT]... [--token-file FILE] [--workers N] [options]"
+
+    shares_nothing = True
 
 
 async def echo(connection: Connection) -> None:
@@ -22,6 +25,11 @@ async def echo(connection: Connection) -> None:
         await connection.send(message)
 
 
+def build(options: Options) -> ListeningService:
+    """Return the service that one process runs."""
+    return ListeningService(options, echo, {"/": lambda _: None}, guarded=frozenset({"/"}))
+
+
 def makeService(options: Options) -> IService:
     """Return the service (called by twistd)."""
-    return ListeningService(options, echo, {"/": lambda _: None}, guarded=frozenset({"/"}))
+    return in_workers(options, build)

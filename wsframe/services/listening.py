@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -21,7 +23,7 @@ from wsframe.auth import bearer_auth, load_tokens
 from wsframe.clock import global_reactor, use_monotonic_clock
 from wsframe.core.http import Request, Response
 from wsframe.handling import Handler
-from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
+from wsframe.options import DEFAULT_SERVER_OPTIONS, MAX_WORKERS, ServerOptions
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketServerService
 from wsframe.services.tracing import TRACE_FLAGS, TRACE_PARAMETERS, Tracing
@@ -70,6 +72,14 @@ def naming(option: str) -> Iterator[None]:
 class ListeningOptions(usage.Options):
     """The options of every listening service."""
 
+    shares_nothing = False
+    """Whether a connection needs to know of no other, so that they may be in several processes:
+    then a service takes `--workers`. One that hands messages on from client to client, or keeps
+    anything that all of them see, would silently fall apart into as many services."""
+
+    number: int | None = None
+    """Which worker this process is, from 1; None where there are none, and in the parent."""
+
     optParameters = [  # noqa: RUF012 - Twisted's way
         [
             "token-file",
@@ -95,6 +105,12 @@ class ListeningOptions(usage.Options):
             DEFAULT_SERVER_OPTIONS.ping_timeout,
             "Seconds without a sign of life after a ping until a client is given up.",
         ],
+        [
+            "workers",
+            None,
+            1,
+            "Processes that share the ports; more than 1 only where connections share nothing.",
+        ],
         *TRACE_PARAMETERS,
     ]
 
@@ -105,9 +121,18 @@ class ListeningOptions(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        self.arguments: list[str] | None = None
+        self.directory = "."
         self["listen"] = []
         self["origin"] = []
         self["host"] = []
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Take the command line; it is kept for the workers, with the directory it was given in."""
+        self.arguments = None if options is None else list(options)
+        with suppress(OSError):  # it may be gone
+            self.directory = str(Path.cwd())
+        super().parseOptions(options)
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on, may be repeated. [default: tcp:8765:interface=127.0.0.1]."""
@@ -124,17 +149,45 @@ class ListeningOptions(usage.Options):
     def postOptions(self) -> None:
         """Check everything now, while there is somebody to read the answer."""
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        self.workers = self._count_workers()
         with naming("token-file"):
             self.tokens = None if self["token-file"] is None else load_tokens(self["token-file"])
         for description in self["listen"]:
             _check_endpoint(description)
+            if self.workers > 1 and _kind(description) not in _INTERNET:
+                raise usage.UsageError(
+                    f"--listen {description}: several workers can listen on tcp, tcp6 and ssl only,"
+                    " where each has a socket of its own for the same port (SO_REUSEPORT)"
+                )
             if self.loopback_only and not _is_local(description):
                 raise usage.UsageError(
                     f"--listen {description}: without --token-file a service listens on this "
                     "machine only: add :interface=127.0.0.1, or say --allow-anonymous"
                 )
+        self.endpoints: Sequence[str | IStreamServerEndpoint] = self["listen"]
         self.server_options = self.build_options()
-        self.tracing = Tracing(self)
+        if self.number is None:
+            self.tracing = Tracing(self, opens=self.workers == 1)
+        else:
+            self.tracing = Tracing(self, suffix=f".{self.number}")
+
+    def _count_workers(self) -> int:
+        given = self["workers"]
+        try:
+            count = int(given)
+        except ValueError:
+            count = 0
+        if not 1 <= count <= MAX_WORKERS:
+            raise usage.UsageError(
+                f"--workers: {given!r} is not a whole number from 1 to {MAX_WORKERS}"
+            )
+        if count > 1 and not self.shares_nothing:
+            raise usage.UsageError(
+                f"--workers {count}: the connections of this service share what is in the memory "
+                "of one process, and there is no backplane to carry it to others: clients of "
+                "different workers would not see each other"
+            )
+        return count
 
     @property
     def loopback_only(self) -> bool:
@@ -181,6 +234,10 @@ _INTERNET: Final = frozenset({"tcp", "tcp6", "ssl"})
 _SEPARATOR: Final = re.compile(r"(?<!\\):")
 
 
+def _kind(description: str) -> str:
+    return _SEPARATOR.split(description)[0]
+
+
 def _is_local(description: str) -> bool:
     """Return whether an endpoint description keeps to this machine, as far as it says."""
     kind, *arguments = _SEPARATOR.split(description)
@@ -216,10 +273,14 @@ class ListeningService(WebSocketServerService):
         guarded: frozenset[str],
         server_options: ServerOptions | None = None,
     ) -> None:
+        if options.workers > 1 and options.number is None:
+            raise RuntimeError(
+                "these options ask for workers: makeService is to return what in_workers returns"
+            )
         given = server_options or options.server_options
         super().__init__(
             handler,
-            options["listen"],
+            options.endpoints,
             process_request=self._process_request,
             options=replace(given, subprotocols=(*given.subprotocols, SUBPROTOCOL)),
         )

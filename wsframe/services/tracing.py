@@ -30,10 +30,13 @@ TRACE_FLAGS: Final[list[list[Any]]] = [
 class Tracing:
     """The trace that the options of a service ask for; the file is opened at once.
 
+    `suffix` is added to the file's name; `opens` False only checks the options, for a process whose
+    workers write the trace.
+
     Raises UsageError.
     """
 
-    def __init__(self, options: usage.Options) -> None:
+    def __init__(self, options: usage.Options, *, suffix: str = "", opens: bool = True) -> None:
         at_once, later = options["trace"], options["trace-on-signal"]
         if at_once is not None and later is not None:
             raise usage.UsageError("--trace and --trace-on-signal are given both; use one of them")
@@ -41,18 +44,21 @@ class Tracing:
         path = options[name]
         if path is None and options["trace-frames"]:
             raise usage.UsageError("--trace-frames needs --trace or --trace-on-signal")
-        try:
-            self.trace = None if path is None else Trace(path, frames=bool(options["trace-frames"]))
-        except (ValueError, OSError) as error:
-            raise usage.UsageError(f"--{name}: {error}") from None
-        self._at_once = at_once is not None
+        self.trace: Trace | None = None
+        if path is not None and opens:
+            try:
+                self.trace = Trace(f"{path}{suffix}", frames=bool(options["trace-frames"]))
+            except (ValueError, OSError) as error:
+                raise usage.UsageError(f"--{name}: {error}") from None
+        self.asked_for = path is not None
+        self.at_once = at_once is not None
         self._restore: Callable[[], None] = lambda: None
 
     def start(self, service: Traceable) -> None:
         """Begin with the service: write, or wait for the signal."""
         if self.trace is None:
             return
-        if self._at_once:
+        if self.at_once:
             service.trace = self.trace
         with suppress(ValueError):  # not the main thread: then the signals are somebody else's
             self._restore = trace_on_signal(service, self.trace)

@@ -1,0 +1,84 @@
+"""A service of somebody's own, whose workers fail as they are told to; run by `twistd --python`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from twisted.application.service import Application
+from twisted.logger import Logger
+
+from wsframe.connection import Connection
+from wsframe.options import ServerOptions, WorkerOptions
+from wsframe.services.listening import ListeningOptions, ListeningService
+from wsframe.services.workers import in_workers
+
+LIMITS = WorkerOptions(
+    first_delay=0.02, max_delay=0.1, max_failures=3, start_timeout=20.0, drain_grace=0.5
+)
+_log = Logger(namespace="own")
+
+
+class Options(ListeningOptions):
+    """As any other, with a shorter drain."""
+
+    shares_nothing = True
+
+    optParameters = [["manner", None, "serve", "What the workers do."]]  # noqa: RUF012
+
+    def build_options(self) -> ServerOptions:
+        return replace(super().build_options(), drain_timeout=0.5)
+
+
+async def echo(connection: Connection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+def build(options: Options) -> ListeningService:
+    from twisted.internet import reactor
+
+    manners: dict[str, Callable[[], object]] = {
+        "refuse": lambda: 1 / 0,
+        "die": lambda: reactor.callLater(0.1, os.kill, os.getpid(), signal.SIGKILL),  # type: ignore[attr-defined]
+        "talk": talk,
+        "serve": lambda: None,
+    }
+    manners[options["manner"]]()
+    _log.info("The reactor is {name}", name=type(reactor).__name__)
+    return ListeningService(options, echo, {"/": lambda _: None}, guarded=frozenset({"/"}))
+
+
+def talk() -> None:
+    print("printed")
+    os.write(1, b"written past the log\n\xff\n" + b"x" * 3_000_000 + b"\n")
+    os.write(1, b'{"level": "critical"}\n[1]\n{"level": "info", "namespace": "n"}\n')
+    os.write(2, b"Fatal Python error\n")
+    _log.info("braces {{}} {text}", text="\n{forged} \x1b[31m", number=7, worker=99)
+    try:
+        raise RuntimeError("a failure of the worker")
+    except RuntimeError:
+        _log.failure("It failed")
+
+
+def application(arguments: list[str]) -> Application:
+    options = Options()
+    options.parseOptions(arguments)
+    made = Application("own")
+    in_workers(options, build, LIMITS).setServiceParent(made)
+    return made
+
+
+def tac(directory: Path, *arguments: str) -> str:
+    """Write what `twistd --python` runs; return its path."""
+    path = directory / "own.tac"
+    tests = str(Path(__file__).parents[1])
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {tests!r})\n"
+        "from services.own_service import application as make\n"
+        f"application = make({list(arguments)!r})\n"
+    )
+    return str(path)

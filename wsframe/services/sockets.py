@@ -1,0 +1,190 @@
+"""One port for several processes: sockets that one binds, and of which each listens on its own.
+
+The kernel spreads connections over all sockets that listen on an address with SO_REUSEPORT. The
+parent binds them all before it gives up its rights: so a port below 1024, and a port 0, is the same
+for every worker, now and later, and a worker that is replaced takes the socket of the one before.
+Workers that bound theirs themselves could do so under the same effective user only.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack, suppress
+from typing import Any, cast
+
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IOpenSSLContextFactory,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from wsframe.server import with_backlog
+
+__all__ = ["Reservation", "inherited_endpoint", "stop_accepting"]
+
+
+class Reservation:
+    """The address of an endpoint description, kept for so many workers. Nobody listens on it yet.
+
+    `sockets` are bound, one for each worker.
+
+    Raises `CannotListenError`, and what the description's own parser raises.
+    """
+
+    def __init__(self, description: str, workers: int) -> None:
+        self.sockets: list[socket.socket] = []
+        self._workers = workers
+        self._keeper: socket.socket | None = None
+        # What the description means is left to Twisted's endpoints: they ask us for a port.
+        endpoint = serverFromString(cast(Any, self), description)
+        failures: list[Any] = []
+        endpoint.listen(Factory()).addErrback(failures.append)
+        for failure in failures:
+            failure.raiseException()
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> None:
+        """From the endpoint: bind."""
+        family = socket.AF_INET6 if isIPv6Address(interface) else socket.AF_INET
+        with ExitStack() as opened:
+            try:
+                address: Any = (interface, port)
+                if family == socket.AF_INET6:  # a scope is a part of it
+                    flags = socket.AI_NUMERICHOST
+                    address = socket.getaddrinfo(interface, port, family, flags=flags)[0][4]
+                # This one keeps everybody else away: where one listened that allows no other on
+                # the port, and which still allows none, the kernel looks at every socket that
+                # is bound, and not only at whether all of them allow it.
+                keeper = opened.enter_context(_bound(family, address, reuse_port=False))
+                keeper.listen(1)
+                keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+                address = keeper.getsockname()
+                for _ in range(self._workers):
+                    bound = _bound(family, address, reuse_port=True)
+                    self.sockets.append(opened.enter_context(bound))
+                stop_accepting(keeper)
+            except OSError as error:
+                self.sockets.clear()
+                raise CannotListenError(interface, port, error) from None
+            opened.pop_all()
+            self._keeper = keeper
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: IOpenSSLContextFactory,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> None:
+        """From the endpoint: bind; what is encrypted is the workers' affair."""
+        self.listenTCP(port, factory, backlog, interface)
+
+    def close(self) -> None:
+        """Give the address up."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.close()
+        for each in self.sockets:
+            each.close()
+        self.sockets.clear()
+
+
+def _bound(family: int, address: Any, *, reuse_port: bool) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # As Twisted does: connections of an earlier server that are still closing are no obstacle.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
+        made.bind(address)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def stop_accepting(listening: socket.socket) -> None:
+    """Have the kernel refuse connections for this socket, whoever else holds it; it stays bound.
+
+    Closing it would not do: it listens until its last holder is gone, and what nobody accepts
+    waits.
+    """
+    with suppress(OSError):
+        if listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listening.shutdown(socket.SHUT_RD)
+
+
+def inherited_endpoint(
+    description: str, bound: socket.socket, backlog: int, reactor: Any
+) -> IStreamServerEndpoint:
+    """Return the endpoint of a description that listens on a socket which is bound already.
+
+    The socket is the endpoint's from then on, and closed with its port. `backlog` holds where the
+    description names none.
+    """
+    listening = cast(Any, _Listening(bound, reactor))
+    described: IStreamServerEndpoint = serverFromString(
+        listening, with_backlog(description, backlog)
+    )
+    return described
+
+
+class _Listening:
+    """What such an endpoint takes for the reactor that it asks for a port."""
+
+    def __init__(self, bound: socket.socket, reactor: Any) -> None:
+        self._bound = bound
+        self._reactor = reactor
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        self._bound.setblocking(False)
+        self._bound.listen(backlog)
+        adopted = self._reactor.adoptStreamPort(self._bound.fileno(), self._bound.family, factory)
+        return _Port(adopted, self._bound)
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: IOpenSSLContextFactory,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        encrypted = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self.listenTCP(port, encrypted, backlog, interface)
+
+
+@implementer(IListeningPort)
+class _Port:
+    """A port whose socket the parent holds, too: to stop takes more than to close it."""
+
+    def __init__(self, adopted: IListeningPort, bound: socket.socket) -> None:
+        self._adopted = adopted
+        self._bound = bound
+
+    def startListening(self) -> None:
+        """It does already."""
+
+    def stopListening(self) -> Deferred[None] | None:
+        """Stop; fires when the port is closed."""
+        stopping = self._adopted.stopListening()
+        stop_accepting(self._bound)  # after the reactor has let go of it
+        self._bound.close()
+        return stopping
+
+    def getHost(self) -> IAddress:
+        """Return the address that is listened on."""
+        return self._adopted.getHost()
