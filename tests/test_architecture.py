@@ -19,7 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # The lowest layer first. A module may import from its own layer and from lower ones.
 # A name ending in `.*` is a package with everything in it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("wsframe.errors", "wsframe.awaiting", "wsframe.clock", "wsframe.private_file"),
+    (
+        "wsframe.errors",
+        "wsframe.awaiting",
+        "wsframe.clock",
+        "wsframe.deadlines",
+        "wsframe.private_file",
+    ),
     ("wsframe.core.*",),
     ("wsframe.options", "wsframe.trace", "wsframe.signals"),
     ("wsframe.protocol.*", "wsframe.reactor"),

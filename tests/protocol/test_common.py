@@ -39,6 +39,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from wsframe.clock import loop_watch
+from wsframe.deadlines import deadlines_of
 from wsframe.options import ClientOptions, ServerOptions
 from wsframe.protocol import (
     WebSocketClientFactory,
@@ -1432,7 +1433,8 @@ def test_a_system_clock_that_is_set_back_is_no_blocked_loop(role: Role) -> None:
     """Timers that go by it run out late by the monotonic clock, and in time by their own."""
     peer = role.opened(ping_interval=20)
     ahead = 0.0
-    peer.protocol._now = lambda: role.clock.seconds() + ahead
+    deadlines = deadlines_of(role.clock)
+    deadlines.now = peer.protocol._now = lambda: role.clock.seconds() + ahead
     ahead = 3600.0
 
     role.clock.advance(20)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
-from wsframe.clock import BLOCKED, loop_watch
 from wsframe.core import frames
 from wsframe.core.keepalive import Action, Keepalive
 from wsframe.protocol.base import Base
@@ -16,9 +15,6 @@ __all__ = ["Liveness"]
 
 class Liveness(Base):
     """The part of a protocol that pings."""
-
-    _wake_at: float
-    _ping_payload: bytes | None
 
     def begin_keepalive(self) -> None:
         """Begin, when the WebSocket is open: only now is it known what the application set."""
@@ -39,22 +35,17 @@ class Liveness(Base):
     def _arm_keepalive(self) -> None:
         """See to it that the timer runs out by the deadline; earlier does no harm."""
         deadline = self.keepalive.deadline
-        if deadline is None or (self.autoPingPendingCall and self._wake_at <= deadline):
+        call = self.autoPingPendingCall
+        if deadline is None or (call is not None and call.when <= deadline):
             return
-        self._cancel("autoPingPendingCall")
-        self._wake_at = deadline
-        delay = max(0.0, deadline - self._now())
-        self.autoPingPendingCall = self.factory.reactor.callLater(delay, self._sendAutoPing)
+        if call is not None:
+            call.cancel()
+        self.autoPingPendingCall = self.factory.deadlines.call_at(deadline, self._sendAutoPing)
 
     def _sendAutoPing(self) -> None:
         """Autobahn: the keepalive timer it starts at the opening has run out."""
         now = self._now()
-        call, self.autoPingPendingCall = self.autoPingPendingCall, None
-        if now - self._wake_at > BLOCKED and call is not None:
-            # By the reactor's clock, too: one that was set back is no blocked loop.
-            reactor = self.factory.reactor
-            late = min(now - self._wake_at, reactor.seconds() - call.getTime())
-            loop_watch(reactor).late(now - late, now)
+        self.autoPingPendingCall = None
         if self.blocked:
             unsent, before = unsent_bytes(self.transport), self._unsent
             self._unsent = unsent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Final, cast
 
 from autobahn.exception import Disconnected
@@ -60,8 +61,6 @@ class Outgoing:
 class Sending(Base):
     """The part of a protocol that writes."""
 
-    _owed_pong: bytes | None
-
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """Take the application's producer; it is paused and resumed with the transport."""
         if self.app_producer is not None:
@@ -103,6 +102,8 @@ class Sending(Base):
         if self._discarding:
             return  # nothing follows a Close frame, or the end
         if chopsize or self.send_queue:
+            if not self.send_queue:
+                self.send_queue = deque()
             super().sendData(data, sync, chopsize)  # type: ignore[misc]
             return
         if not self.blocked:
@@ -134,7 +135,7 @@ class Sending(Base):
         queue = self.send_queue
         if not queue or self.state == WebSocketProtocol.STATE_CLOSED:
             queue.clear()
-            cast(Any, self).triggered = False
+            self.triggered = False
             return
         chopped = queue.popleft()[0]
         if self.tap is not None:

@@ -27,6 +27,7 @@ from wsframe.core.http import (
 )
 from wsframe.core.opening import judge_request
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
+from wsframe.protocol.attributes import add_settings
 from wsframe.protocol.common import CommonFactory, CommonProtocol
 from wsframe.protocol.receiving import EARLY_BYTES
 
@@ -44,6 +45,7 @@ TURNED_AWAY: Final = 64
 heard it; the next ones are cut without a word."""
 
 
+@add_settings
 class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
     """Autobahn's server protocol with wsframe's bounds; see the package's docstring.
 
@@ -51,11 +53,11 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
     """
 
     request: Request | None = None
+    _head: RequestHeadReader | None = None
     factory: WebSocketServerFactory
 
     def connectionMade(self) -> None:
         """Twisted: a client connected."""
-        self._head: RequestHeadReader | None = None
         super().connectionMade()
         options = self.factory.options
         self._head = RequestHeadReader(
@@ -68,6 +70,14 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         elif too_many > 0:
             # Now, not after a head that may never come: each connection holds a file descriptor.
             self.failHandshake("too many connections", 503, [("Retry-After", "5")])
+
+    def _connectionMade(self) -> None:
+        super()._connectionMade()
+        self.factory.countConnections += 1
+
+    def _connectionLost(self, reason: Failure) -> None:
+        super()._connectionLost(reason)
+        self.factory.countConnections -= 1
 
     def receive_opening(self, data: bytes) -> None:
         """Collect the head; once it is complete, judge it. More bytes wait for the decision."""
