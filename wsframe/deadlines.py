@@ -141,7 +141,8 @@ class Deadlines:
 
     def _take_due(self, now: float) -> list[Deadline]:
         """Return what is due, or the part of it that comes first."""
-        heap, due = self._heap, []
+        heap = self._heap
+        due: list[Deadline] = []
         most = max(MANY, self._live // PARTS)
         while heap and heap[0][0] <= now and len(due) < most:
             deadline = heappop(heap)

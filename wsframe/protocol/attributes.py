@@ -1,9 +1,10 @@
-"""Autobahn's attributes: on the class where most connections never change them, made when asked for.
+"""Autobahn's attributes: on the class where most connections never change them, or made on demand.
 
 Autobahn copies some thirty options and thirty more values onto every connection, and makes objects
-that an idle one never uses. The attributes are here under the same names, may be set on a connection
-or in its class as before, and cost nothing where they are not. An instance of which few attributes
-are ever set also stays below the number up to which Python lets all of a class share their keys.
+that an idle one never uses. The attributes are here under the same names, may be set on a
+connection or in its class as before, and cost nothing where they are not. An instance on which few
+attributes are ever set also stays below the number (30) up to which Python lets all instances of a
+class share one table of names.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Setting:
 
 
 def add_settings(cls: Class) -> Class:
-    """Decorate a protocol's class: Autobahn's options, named in its `CONFIG_ATTRS`, are settings."""
+    """Decorate a protocol's class: Autobahn's options, its `CONFIG_ATTRS`, become settings."""
     names: Any = cls.CONFIG_ATTRS  # type: ignore[attr-defined]
     for place, name in enumerate(names):
         setattr(cls, name, Setting(name, place))
