@@ -29,9 +29,9 @@ def handle(handler: Handler, connection: Connection) -> Awaitable[None]:
     cancels the handler.
     """
     # Callbacks and no coroutine around the handler's: this waits as long as the connection lasts.
-    return run(handler, connection).addCallbacks(
-        _returned, _raised, callbackArgs=(connection,), errbackArgs=(connection,)
-    )
+    handling = run(handler, connection)
+    handling.addCallbacks(_returned, _raised, callbackArgs=(connection,), errbackArgs=(connection,))
+    return handling
 
 
 def _returned(_: object, connection: Connection) -> None:

@@ -392,7 +392,7 @@ class WebSocketClientService(Service):
             self._waiting.pop(0).callback(connection)
         if not self.running:
             return  # stopped before it began
-        self._handling = run(handle, self._handler, connection)
+        self._handling = handle(self._handler, connection)
 
     def _lost(self, outcome: ConnectionClosed, connection: Connection) -> None:
         with self._turn:

@@ -80,6 +80,8 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
         this = cast(Any, self)
         if this.trackTimings:
             self.trackedTimings = Timings()
+        # Read for every read and every frame: closer at hand than the other settings.
+        this.logOctets, this.autoFragmentSize = this.logOctets, this.autoFragmentSize
         if this.openHandshakeTimeout > 0:
             self.openHandshakeTimeoutCall = self.factory.deadlines.call_later(
                 this.openHandshakeTimeout, self.onOpenHandshakeTimeout
