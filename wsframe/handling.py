@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from wsframe.awaiting import Awaitable, run
+from wsframe.awaiting import start
 from wsframe.connection import Connection
 from wsframe.errors import ConnectionClosed
 
@@ -21,7 +21,7 @@ Handler = Callable[[Connection], object]
 """`async def handler(connection)`; it may also return a Deferred."""
 
 
-def handle(handler: Handler, connection: Connection) -> Awaitable[None]:
+def handle(handler: Handler, connection: Connection) -> Deferred[None]:
     """Run the handler, then close: with 1000 when it returns, with 1011 when it raises.
 
     What it raises is logged with the peer, except `ConnectionClosed`, which is how a handler
@@ -29,7 +29,7 @@ def handle(handler: Handler, connection: Connection) -> Awaitable[None]:
     cancels the handler.
     """
     # Callbacks and no coroutine around the handler's: this waits as long as the connection lasts.
-    handling = run(handler, connection)
+    handling = start(handler, connection)
     handling.addCallbacks(_returned, _raised, callbackArgs=(connection,), errbackArgs=(connection,))
     return handling
 

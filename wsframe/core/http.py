@@ -324,15 +324,17 @@ class RequestHeadReader:
     bytes or `max_count` fields (RFC 6585 §5), 400 for control bytes and malformed lines, 405, 501
     or 505 for what is never spoken here. What is too large, and what does not begin as a request
     (TLS on the wrong port, say), is refused before the head ends. The outcome depends on the bytes
-    alone and not on how they were cut, and the time is linear in them.
+    alone and not on how they were cut, and the time is linear in them. `raw` is the head, once it
+    is complete.
     """
 
-    __slots__ = ("_data", "_max_count", "_max_size", "_peer", "_searched")
+    __slots__ = ("_data", "_max_count", "_max_size", "_peer", "_searched", "raw")
 
     def __init__(self, max_size: int, max_count: int, peer: str = "") -> None:
         self._max_size = max_size
         self._max_count = max_count
         self._peer = peer
+        self.raw = b""
         self._data: bytearray | None = None
         self._searched = 0
 
@@ -355,8 +357,8 @@ class RequestHeadReader:
                 self._data = bytearray(data)
             return None
         self._data = None
-        head, rest = bytes(came[:size]), bytes(came[size:])
-        return self._parse(head), head, rest
+        self.raw, rest = bytes(came[:size]), bytes(came[size:])
+        return self._parse(self.raw), self.raw, rest
 
     def _parse(self, head: bytes) -> Request:
         lines = head[: -len(_HEAD_END)].decode("latin-1").split("\r\n")

@@ -10,9 +10,11 @@ class share one table of names.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, TypeVar, overload
+from weakref import WeakSet
 
 from autobahn.twisted.util import create_transport_details
 from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
@@ -24,7 +26,7 @@ from wsframe.core.keepalive import Keepalive
 from wsframe.errors import OpenError
 from wsframe.trace import Tap
 
-__all__ = ["Attributes", "Made", "Setting", "add_settings", "settings_of"]
+__all__ = ["Attributes", "Made", "Setting", "add_settings", "settings_of", "share_names"]
 
 T = TypeVar("T")
 Class = TypeVar("Class", bound=type)
@@ -78,6 +80,32 @@ class Setting:
         return settings[self._place]
 
 
+_NAMES = (
+    *("factory", "connected", "transport", "peer", "_now", "_settings", "state", "data"),
+    *("logOctets", "autoFragmentSize", "openHandshakeTimeoutCall", "autoPingPendingCall"),
+    *("keepalive", "trafficStats", "lane", "_most", "request", "_head", "listener"),
+    *("current_frame", "current_frame_masker", "control_frame_data", "_ping_payload", "_is_open"),
+)
+"""What an idle connection has of its own, sooner or later."""
+
+_shared: WeakSet[type] = WeakSet()
+
+
+def share_names(cls: type, names: Iterable[str]) -> None:
+    """Have all instances of a class share one table of these names, whenever they set them.
+
+    CPython puts into that table what the first instances set, and less with every one that is made:
+    an attribute that is first set when there are thirty would cost each a table of its own, which
+    is as much again as all the rest. One that is made for this sets them all at once.
+    """
+    if cls not in _shared:
+        _shared.add(cls)
+        first: Any = object.__new__(cls)
+        for name in names:
+            with suppress(AttributeError):  # an application made a property of it
+                object.__setattr__(first, name, None)
+
+
 def add_settings(cls: Class) -> Class:
     """Decorate a protocol's class: Autobahn's options, its `CONFIG_ATTRS`, become settings."""
     names: Any = cls.CONFIG_ATTRS  # type: ignore[attr-defined]
@@ -94,6 +122,7 @@ def settings_of(protocol: Any) -> tuple[Any, ...]:
     is the same as before is kept once.
     """
     factory = protocol.factory
+    share_names(type(protocol), _NAMES)
     settings: tuple[Any, ...] = protocol._read_settings(factory)
     if settings != factory.settings:
         factory.settings = settings

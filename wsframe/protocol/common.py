@@ -32,7 +32,7 @@ from wsframe.protocol.liveness import Liveness
 from wsframe.protocol.masking import apply_mask
 from wsframe.protocol.receiving import Receiving
 from wsframe.protocol.sending import Outgoing, Sending
-from wsframe.protocol.tcp import set_keepalive, set_no_delay
+from wsframe.protocol.tcp import set_tcp_options, share_transport_names
 from wsframe.trace import Tap, Trace
 
 __all__ = ["CommonFactory", "CommonProtocol"]
@@ -62,10 +62,11 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
 
     def connectionMade(self) -> None:
         """Twisted: the transport is connected; the opening handshake begins."""
+        share_transport_names(self.transport)
+        self._settings = settings_of(self)
         self._now = self.factory.deadlines.now
-        if getattr(self, "tcpNoDelay", self.factory.tcpNoDelay):
-            set_no_delay(self.transport)
-        set_keepalive(self.transport, self.options)
+        no_delay = bool(cast(Any, self).tcpNoDelay)
+        set_tcp_options(self.transport, self.options, no_delay=no_delay)
         self.transport.registerProducer(Outgoing(self), True)
         self.peer = peer2str(self.transport)
         if self.factory.trace is not None:
@@ -75,8 +76,7 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
         self._connectionMade()
 
     def _connectionMade(self) -> None:
-        """Autobahn: take the options that the factory has now; the rest is on the class."""
-        self._settings = settings_of(self)
+        """Autobahn: begin; what it sets on every connection is on the class."""
         this = cast(Any, self)
         if this.trackTimings:
             self.trackedTimings = Timings()

@@ -57,7 +57,6 @@ class WebSocketServerProtocol(Asked, CommonProtocol, _AutobahnProtocol):  # type
     """
 
     _head: RequestHeadReader | None = None
-    _raw_head = b""
     factory: WebSocketServerFactory
 
     def connectionMade(self) -> None:
@@ -85,7 +84,7 @@ class WebSocketServerProtocol(Asked, CommonProtocol, _AutobahnProtocol):  # type
 
     def receive_opening(self, data: bytes) -> None:
         """Collect the head; once it is complete, judge it. More bytes wait for the decision."""
-        if self._head is None:
+        if self._head is None or self.request is not None:
             self.data += data
             if len(self.data) > EARLY_BYTES:
                 self.pause_reading()
@@ -98,8 +97,7 @@ class WebSocketServerProtocol(Asked, CommonProtocol, _AutobahnProtocol):  # type
             return
         if complete is None:
             return
-        self._head = None
-        self.request, self._raw_head, self.data = complete
+        self.request, _, self.data = complete
         if not self.factory.own_origin_check:
             options = self.factory.options
             refusal = judge_request(
@@ -120,12 +118,12 @@ class WebSocketServerProtocol(Asked, CommonProtocol, _AutobahnProtocol):  # type
         """Go on with a request that was judged: to the WebSocket, if that is what it asks for."""
         if not (request.is_upgrade and request.method == "GET"):
             self.failHandshake("this is a WebSocket server", 426, [("Upgrade", "websocket")])
-        elif self._is_plain(request):
-            self._raw_head = b""
+            return
+        head, self._head = cast(RequestHeadReader, self._head), None
+        if self._is_plain(request):
             self.choose(request)
         else:
-            self.data = self._raw_head + self.data
-            self._raw_head = b""
+            self.data = head.raw + self.data
             self.processHandshake()
 
     def _is_plain(self, request: Request) -> bool:
