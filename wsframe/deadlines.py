@@ -12,7 +12,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -62,7 +62,17 @@ class Deadline(list[Any]):
 class Deadlines:
     """What is to be called when, by the monotonic clock beside one reactor."""
 
-    __slots__ = ("__weakref__", "_call", "_due", "_heap", "_live", "_numbers", "_reactor", "now")
+    __slots__ = (
+        "__weakref__",
+        "_call",
+        "_due",
+        "_heap",
+        "_live",
+        "_numbers",
+        "_part",
+        "_reactor",
+        "now",
+    )
 
     def __init__(self, reactor: IReactorTime) -> None:
         self.now = monotonic_clock(reactor)
@@ -72,6 +82,7 @@ class Deadlines:
         self._numbers = count()
         self._call: IDelayedCall | None = None
         self._due = math.inf
+        self._part = 0
 
     def __len__(self) -> int:
         """Return how many are still to come."""
@@ -143,20 +154,27 @@ class Deadlines:
         """Return what is due, or the part of it that comes first."""
         heap = self._heap
         due: list[Deadline] = []
-        most = max(MANY, self._live // PARTS)
-        while heap and heap[0][0] <= now and len(due) < most:
+        # Of one size until all is done, or each part would be smaller than the one before.
+        self._part = max(MANY, self._part, self._live // PARTS)
+        while heap and heap[0][0] <= now:
+            if len(due) == self._part:
+                return due
             deadline = heappop(heap)
             if deadline[2] is not None:
                 due.append(deadline)
+        self._part = 0
         return due
 
 
-_all: Final[WeakKeyDictionary[Any, Deadlines]] = WeakKeyDictionary()
+# Weak both ways: what is kept for a reactor must not keep it.
+_all: Final[WeakKeyDictionary[Any, ref[Deadlines]]] = WeakKeyDictionary()
 
 
 def deadlines_of(reactor: IReactorTime) -> Deadlines:
     """Return the deadlines of a reactor, which all its connections share."""
-    found = _all.get(reactor)
+    known = _all.get(reactor)
+    found = None if known is None else known()
     if found is None:
-        found = _all[reactor] = Deadlines(reactor)
+        found = Deadlines(reactor)
+        _all[reactor] = ref(found)
     return found

@@ -101,10 +101,12 @@ class _Connections:
         handling.addBoth(self._handled, connection)
 
     def _handled(self, _: object, connection: Connection) -> None:
-        connection.when_closed().addBoth(self._ended, connection)
+        if connection in self._handling:
+            self._handling[connection] = None
+            connection.when_closed().addBoth(self._ended, connection)
 
     def _ended(self, _: object, connection: Connection) -> None:
-        del self._handling[connection]
+        self._handling.pop(connection, None)
         self._look()
 
     def _look(self) -> None:
@@ -155,9 +157,11 @@ class _Connections:
             count=len(self._handling) + len(self.factory.opening),
         )
         for connection, handling in list(self._handling.items()):
+            connection.abort()
             if handling is not None:
                 handling.cancel()
-            connection.abort()
+                if self._handling.get(connection) is handling:
+                    self._handled(None, connection)  # nobody waits for one that goes on
         for wire in list(self.factory.opening):
             wire.abort("local", "the server is closing")
 
