@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from wsframe.core import frames
 from wsframe.core.keepalive import Action, Keepalive
@@ -13,8 +14,26 @@ from wsframe.protocol.tcp import unsent_bytes
 __all__ = ["Liveness"]
 
 
+_PONG: Final = bytes((0x80 | frames.PONG,))
+
+
+def _is_pong(data: bytes, payload: bytes, *, masked: bool) -> bool:
+    """Return whether the data is one pong with that payload, and nothing else."""
+    size = len(payload)
+    if not masked:
+        return data == _PONG + bytes((size,)) + payload
+    return (
+        len(data) == 6 + size
+        and data[1] == 0x80 | size
+        and frames.mask_payload(data[6:], data[2:6]) == payload
+    )
+
+
 class Liveness(Base):
     """The part of a protocol that pings."""
+
+    lane: bool
+    _onPong: Callable[[bytes], None]
 
     def begin_keepalive(self) -> None:
         """Begin, when the WebSocket is open: only now is it known what the application set."""
@@ -59,6 +78,24 @@ class Liveness(Base):
             self._give_up(action)
             return
         self._arm_keepalive()
+
+    def consumeData(self) -> None:
+        """Autobahn: parse what has come. The pong to our ping, all that idle peers send, is known.
+
+        It is one frame, with a mask if a client sent it; any other way to say it is for the parser.
+        """
+        ping = self._ping_payload
+        if (
+            ping is not None
+            and self.data[:1] == _PONG
+            and self.lane
+            and self.current_frame is None
+            and _is_pong(self.data, ping, masked=self.factory.isServer)
+        ):
+            self.data = b""
+            self._onPong(ping)
+        else:
+            super().consumeData()  # type: ignore[misc]
 
     def _give_up(self, action: Action) -> None:
         options = self.options
