@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "wsframe.driving",
         "wsframe.awaiting",
         "wsframe.clock",
+        "wsframe.deadlines",
         "wsframe.private_file",
     ),
     ("wsframe.core.*",),

@@ -229,13 +229,12 @@ def test_a_handler_that_ends_the_program_ends_its_connection(
     clock: Clock, ending: BaseException, logged: Callable[[], str]
 ) -> None:
     """With 1011, and a line in the log; the service lives."""
-    from twisted.internet.defer import Deferred
 
     async def broken(_: Connection) -> None:
         raise ending
 
     this = Opened(clock)
-    handling = Deferred.fromCoroutine(handle(broken, this.connection))
+    handling = handle(broken, this.connection)
     assert handling.called
     assert [f.code for f in this.peer.frames() if f.opcode == CLOSE] == [1011]
     assert type(ending).__name__ in logged()

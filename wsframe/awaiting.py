@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from wsframe.driving import DRIVERS, Driver
 
-__all__ = ["Awaitable", "failed", "fired", "quiet_errback", "relay", "run"]
+__all__ = ["Awaitable", "failed", "fired", "quiet_errback", "relay", "run", "start"]
 
 T = TypeVar("T")
 
@@ -144,9 +144,14 @@ def run(function: Callable[..., object], *args: object) -> Awaitable[Any]:
     function is run, never silently dropped. Cancelling reaches the innermost wait.
     """
     result: Awaitable[Any] = Awaitable(lambda _: inner.cancel())
-    inner: defer.Deferred[Any] = defer.maybeDeferred(_start, function, args)
+    inner = start(function, *args)
     relay(inner, result)
     return result
+
+
+def start(function: Callable[..., object], *args: object) -> defer.Deferred[Any]:
+    """Call a function as `run` does, for less: no asyncio task may await the Deferred returned."""
+    return defer.maybeDeferred(_start, function, args)
 
 
 def _start(function: Callable[..., object], args: tuple[object, ...]) -> object:

@@ -42,6 +42,10 @@ BURST: Final = 64
 """Messages handed out in one turn of the reactor; then the other connections have theirs."""
 
 
+_NOTHING: Final[deque[Any]] = cast("deque[Any]", ())
+"""Stands for a deque to which nothing was added yet."""
+
+
 class State(enum.Enum):
     """Where a connection is in its life."""
 
@@ -79,13 +83,14 @@ class Connection:
         self._wire = wire
         self._options = wire.options
         self._id: UUID | None = None
-        self._messages: deque[Message] = deque()
+        # Made when something comes or waits: a deque has room for 64 from the beginning.
+        self._messages: deque[Message] = _NOTHING
         self._counts = [0, 0, 0, 0]
         self._burst = 0
         self._bytes = 0
         self._paused = False
         self._receiver: Awaitable[Message] | Driver | None = None
-        self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = deque()
+        self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = _NOTHING
         self._waiting_bytes = 0
         self._pings: dict[bytes, tuple[float, Awaitable[float]]] = {}
         self._outcome: ConnectionClosed | None = None
@@ -223,6 +228,8 @@ class Connection:
         if self._waiting_bytes + len(payload) > wire.options.send_buffer and self._senders:
             return failed(SendBufferFull(f"{self._waiting_bytes} bytes wait to be sent already"))
         waiting: Awaitable[None] = Awaitable(self._forget_sender)
+        if not self._senders:
+            self._senders = deque()
         self._senders.append((payload, is_binary, waiting))
         self._waiting_bytes += len(payload)
         return waiting
@@ -368,6 +375,8 @@ class Connection:
             # This side has begun to close: like a browser's, its application hears no more.
             return
         waiting = self._messages
+        if waiting is _NOTHING:
+            waiting = self._messages = deque()
         waiting.extend(messages)
         self._bytes += octets
         counts = self._counts
@@ -453,7 +462,7 @@ class Connection:
         return type(outcome)(outcome.code, outcome.reason, by=outcome.by, clean=outcome.clean)
 
     def _fail_senders(self) -> None:
-        senders, self._senders = self._senders, deque()
+        senders, self._senders = self._senders, _NOTHING
         self._waiting_bytes = 0
         for _, _, waiting in senders:
             _settle(waiting, Failure(self._end()))

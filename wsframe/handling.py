@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from wsframe.awaiting import run
+from wsframe.awaiting import start
 from wsframe.connection import Connection
 from wsframe.errors import ConnectionClosed
 
@@ -20,22 +21,31 @@ Handler = Callable[[Connection], object]
 """`async def handler(connection)`; it may also return a Deferred."""
 
 
-async def handle(handler: Handler, connection: Connection) -> None:
+def handle(handler: Handler, connection: Connection) -> Deferred[None]:
     """Run the handler, then close: with 1000 when it returns, with 1011 when it raises.
 
     What it raises is logged with the peer, except `ConnectionClosed`, which is how a handler
-    usually learns of the end, and never travels on: the service lives.
+    usually learns of the end, and never travels on: the service lives. Cancelling the Deferred
+    cancels the handler.
     """
-    code = 1000
-    try:
-        await run(handler, connection)
-    except ConnectionClosed:
-        pass
-    except (CancelledError, asyncio.CancelledError):
+    # Callbacks and no coroutine around the handler's: this waits as long as the connection lasts.
+    handling = start(handler, connection)
+    handling.addCallbacks(_returned, _raised, callbackArgs=(connection,), errbackArgs=(connection,))
+    return handling
+
+
+def _returned(_: object, connection: Connection) -> None:
+    connection.close()
+
+
+def _raised(failure: Failure, connection: Connection) -> None:
+    code = 1011
+    if failure.check(ConnectionClosed):
+        code = 1000
+    elif failure.check(CancelledError, asyncio.CancelledError):
         code = 1001
-    except BaseException:  # noqa: BLE001 - also what ends other programs: it ends this handler
-        _log.failure("Error in the handler, peer {peer!r}", peer=connection.peer)
-        code = 1011
+    else:
+        _log.failure("Error in the handler, peer {peer!r}", failure, peer=connection.peer)
     connection.close(code)
 
 

@@ -25,7 +25,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from wsframe.awaiting import Awaitable, failed, fired, relay, run
+from wsframe.awaiting import Awaitable, failed, fired, relay
 from wsframe.clock import global_reactor
 from wsframe.connection import Connection
 from wsframe.core.closing import check_close
@@ -70,7 +70,8 @@ class _Connections:
         self._handler = handler
         self._options = options
         self.reactor = reactor
-        self._handling: dict[Connection, Awaitable[None]] = {}
+        self._handling: dict[Connection, Deferred[None] | None] = {}
+        self._starting: list[Connection] = []
         self._drained: Deferred[None] | None = None
         self._code: int | None = None
 
@@ -79,21 +80,33 @@ class _Connections:
         connection = Connection(wire)
         # The handler starts in the next turn: the client must have our answer before a message,
         # and the protocol its listener.
-        self.reactor.callLater(0, self._start, connection)
-        self._handling[connection] = fired(None)
+        if not self._starting:
+            self.reactor.callLater(0, self._start_all)
+        self._starting.append(connection)
+        self._handling[connection] = None
         return connection
+
+    def _start_all(self) -> None:
+        """Start the handlers of all connections that opened in the turn before."""
+        starting, self._starting = self._starting, []
+        for connection in starting:
+            self._start(connection)
 
     def _start(self, connection: Connection) -> None:
         if self._code is not None:
             connection.close(self._code)
-        self._handling[connection] = run(handle, self._handler, connection)
-        done: Deferred[Any] = gatherResults(
-            [self._handling[connection], connection.when_closed()], consumeErrors=True
-        )
-        done.addBoth(lambda _: self._ended(connection))
+        handling = handle(self._handler, connection)
+        self._handling[connection] = handling
+        # One wait after the other: while the handler runs, nobody needs to wait for the rest.
+        handling.addBoth(self._handled, connection)
 
-    def _ended(self, connection: Connection) -> None:
-        del self._handling[connection]
+    def _handled(self, _: object, connection: Connection) -> None:
+        if connection in self._handling:
+            self._handling[connection] = None
+            connection.when_closed().addBoth(self._ended, connection)
+
+    def _ended(self, _: object, connection: Connection) -> None:
+        self._handling.pop(connection, None)
         self._look()
 
     def _look(self) -> None:
@@ -144,8 +157,11 @@ class _Connections:
             count=len(self._handling) + len(self.factory.opening),
         )
         for connection, handling in list(self._handling.items()):
-            handling.cancel()
             connection.abort()
+            if handling is not None:
+                handling.cancel()
+                if self._handling.get(connection) is handling:
+                    self._handled(None, connection)  # nobody waits for one that goes on
         for wire in list(self.factory.opening):
             wire.abort("local", "the server is closing")
 

@@ -1,6 +1,7 @@
 """The parts of HTTP heads, and the reader of a request's."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -475,3 +476,71 @@ def test_reader_time_is_linear_in_a_dripped_head():
         assert reader.receive(b"G") is None
     assert reader._data is buffer
     assert buffer.looked_at <= 5 * 10_000
+
+
+# ---------------------------------------------------------------------------------- packed heads
+
+PAIRS = (
+    ("Host", "a:1"),
+    ("X-Empty", ""),
+    ("Cookie", "a=b: c"),
+    ("cookie", "d"),
+    ("X", "\xe9 \t y"),
+)
+
+
+@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[:1], ()])
+def test_packed_headers_say_the_same_in_less_room(pairs: Any) -> None:
+    packed, plain = Headers(pairs), Headers(pairs)
+    packed.pack()
+    packed.pack()
+
+    assert packed == plain
+    assert hash(packed) == hash(plain)
+    assert packed.pairs == pairs
+    assert dict(packed) == dict(plain)
+    assert list(packed) == list(plain)
+    assert len(packed) == len(plain)
+    assert repr(packed) == repr(plain)
+    assert packed.get_all("COOKIE") == plain.get_all("COOKIE")
+    assert packed.tokens("Cookie") == plain.tokens("Cookie")
+    assert ("host" in packed) == ("host" in plain)
+    assert packed._pairs == ()  # nothing was unpacked for good
+    assert packed._index is None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("ab-Z_!", min_size=1, max_size=5),
+            st.text(st.characters(max_codepoint=0xFF), max_size=8),
+        ),
+        max_size=6,
+    )
+)
+def test_the_lines_of_a_head_are_read_as_their_pairs_are_checked(
+    pairs: list[tuple[str, str]],
+) -> None:
+    """The quick way for a line that is good is no other way."""
+    lines = [f"{name}:{value}" for name, value in pairs]
+
+    def outcome(make: Any) -> Any:
+        try:
+            return make().pairs
+        except InvalidHeader as error:
+            return str(error)
+
+    assert outcome(lambda: Headers.parse(lines)) == outcome(lambda: Headers(pairs))
+
+
+def test_a_line_without_a_colon_is_no_header() -> None:
+    with pytest.raises(InvalidHeader, match="no colon"):
+        Headers.parse(["Host: a", "nothing"])
+
+
+def test_the_head_is_there_once_it_is_complete() -> None:
+    reader = RequestHeadReader(1000, 10)
+    reader.receive(b"GET / HTTP/1.1\r\nHo")
+    assert reader.raw == b""
+    reader.receive(b"st: a\r\n\r\nrest")
+    assert reader.raw == b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

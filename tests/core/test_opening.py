@@ -1,5 +1,7 @@
 """What a client sends, and whom a server admits."""
 
+from typing import Any
+
 import h11
 import pytest
 from hypothesis import given, settings
@@ -10,10 +12,12 @@ from wsframe.core.opening import (
     GENERATED,
     GENERATED_NAMES,
     Refusal,
+    accept_key,
     build_request,
     check_headers,
     check_subprotocols,
     headers_elsewhere,
+    is_beyond_doubt,
     judge_request,
     parse_host,
     parse_origin,
@@ -544,3 +548,70 @@ def test_a_health_check_comes_by_an_address_whatever_the_hosts_are(host, refused
     request = Request("GET", "/healthz", Headers([("Host", host)]))
     refusal = judge_request(request, origins=(), hosts=("ours.example",), require_origin=False)
     assert (refusal is not None) is refused
+
+
+# --------------------------------------------------------------------------------- the upgrade
+
+
+def upgrade(*headers: tuple[str, str], leave_out: str = "", target: str = "/") -> Request:
+    pairs = [
+        ("Host", "localhost"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Version", "13"),
+    ]
+    kept = [pair for pair in pairs if pair[0] != leave_out]
+    return Request("GET", target, Headers([*kept, *headers]))
+
+
+def test_the_answer_to_a_key_is_that_of_the_rfc() -> None:
+    assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        (("Origin", "https://example.com"),),
+        (("Sec-WebSocket-Protocol", "a, b"), ("Sec-WebSocket-Protocol", "c")),
+        (("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),),
+    ],
+)
+def test_an_upgrade_as_everybody_sends_it_is_beyond_doubt(headers: Any) -> None:
+    assert is_beyond_doubt(upgrade(*headers))
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "headers"),
+    [
+        ("Sec-WebSocket-Version", ()),
+        ("Sec-WebSocket-Version", (("Sec-WebSocket-Version", "8"),)),
+        ("Sec-WebSocket-Version", (("Sec-WebSocket-Version", "13, 8"),)),
+        ("", (("Sec-WebSocket-Version", "13"),)),
+        ("Sec-WebSocket-Key", ()),
+        ("Sec-WebSocket-Key", (("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ="),)),
+        ("Sec-WebSocket-Key", (("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZ!=="),)),
+        ("Sec-WebSocket-Key", (("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==\n"),)),
+        ("", (("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),)),
+        ("", (("Origin", "null"),)),
+        ("", (("Origin", "https://example.com"), ("Origin", "https://example.com"))),
+        ("", (("Sec-WebSocket-Protocol", "a, a"),)),
+        ("", (("Sec-WebSocket-Protocol", "a"), ("Sec-WebSocket-Protocol", "a"))),
+        ("", (("Sec-WebSocket-Protocol", "a,,b"),)),
+        ("", (("Sec-WebSocket-Protocol", ""),)),
+        ("", (("Sec-WebSocket-Extensions", "a"), ("Sec-WebSocket-Extensions", "b"))),
+    ],
+)
+def test_an_upgrade_with_anything_odd_is_left_to_who_knows_the_answer(
+    leave_out: str, headers: Any
+) -> None:
+    if any("\n" in value for _, value in headers):
+        with pytest.raises(InvalidHeader):
+            upgrade(*headers, leave_out=leave_out)
+        return
+    assert not is_beyond_doubt(upgrade(*headers, leave_out=leave_out))
+
+
+def test_a_target_that_looks_like_another_hosts_is_left_to_who_knows_the_answer() -> None:
+    assert not is_beyond_doubt(upgrade(target="//example.com/x"))

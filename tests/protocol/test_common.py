@@ -39,6 +39,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from wsframe.clock import loop_watch
+from wsframe.deadlines import deadlines_of
 from wsframe.options import ClientOptions, ServerOptions
 from wsframe.protocol import (
     WebSocketClientFactory,
@@ -1432,7 +1433,8 @@ def test_a_system_clock_that_is_set_back_is_no_blocked_loop(role: Role) -> None:
     """Timers that go by it run out late by the monotonic clock, and in time by their own."""
     peer = role.opened(ping_interval=20)
     ahead = 0.0
-    peer.protocol._now = lambda: role.clock.seconds() + ahead
+    deadlines = deadlines_of(role.clock)
+    deadlines.now = peer.protocol._now = lambda: role.clock.seconds() + ahead
     ahead = 3600.0
 
     role.clock.advance(20)
@@ -1440,6 +1442,42 @@ def test_a_system_clock_that_is_set_back_is_no_blocked_loop(role: Role) -> None:
     assert [f.opcode for f in peer.frames()] == [PING]
     assert loop_watch(role.clock).count == 0
     peer.end()
+
+
+def test_the_pong_to_our_ping_needs_no_parser(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one read or in several; one with another payload does."""
+    told: list[bytes] = []
+    protocol = role.subclass(onPong=lambda self, payload: told.append(payload))
+    peer = role.opened(protocol, ping_interval=7)
+    peer.clock.advance(7)
+    (ping,) = peer.frames()
+    parsed: list[bytes] = []
+    original = type(peer.protocol).processData
+    monkeypatch.setattr(
+        type(peer.protocol),
+        "processData",
+        lambda self: (parsed.append(self.data), original(self))[1],
+    )
+    pong = role.frame(PONG, ping.payload)
+    peer.send(pong[:3], pong[3:] + role.frame(PONG, b"another"))
+    assert told == [ping.payload, b"another"]
+    assert not any(ping.payload in data for data in parsed)
+    peer.end()
+
+
+def test_all_connections_share_one_delayed_call(role: Role) -> None:
+    factory = role.factory(ping_interval=20, ping_timeout=20)
+    peers = [role.open(factory) for _ in range(100)]
+    assert len(role.clock.getDelayedCalls()) == 1
+    role.clock.advance(20)
+    assert [[f.opcode for f in peer.frames()] for peer in peers] == [[PING]] * 100
+    assert len(role.clock.getDelayedCalls()) == 1
+    for peer in peers[:50]:
+        peer.protocol.sendClose(1000)  # these wait for the answer
+    assert len(role.clock.getDelayedCalls()) == 1
+    for peer in peers:
+        peer.end()
+    assert role.clock.getDelayedCalls() == []
 
 
 def test_no_ping_is_sent_while_closing(role: Role) -> None:

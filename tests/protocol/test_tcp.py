@@ -17,8 +17,8 @@ from wsframe.options import ConnectionOptions, TCPKeepalive
 from wsframe.protocol.tcp import (
     LARGE_READ,
     read_large,
-    set_keepalive,
     set_no_delay,
+    set_tcp_options,
     socket_below,
     unsent_bytes,
 )
@@ -68,7 +68,7 @@ def test_a_transport_without_a_socket_is_left_alone() -> None:
     for transport in (MemoryTransport(), None, Transport(None), wrapped(MemoryTransport())):
         assert socket_below(transport) is None
         assert unsent_bytes(transport) is None
-        set_keepalive(transport, ConnectionOptions())
+        set_tcp_options(transport, ConnectionOptions(), no_delay=True)
         set_no_delay(transport)
 
 
@@ -85,21 +85,23 @@ def test_a_transport_that_cannot_hurry_is_no_error() -> None:
 def test_a_unix_socket_is_left_alone() -> None:
     one, other = socket.socketpair(socket.AF_UNIX)
     with one, other:
-        set_keepalive(Transport(one), ConnectionOptions())
+        set_tcp_options(Transport(one), ConnectionOptions(), no_delay=True)
         assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
 
 def test_a_socket_that_is_closed_is_no_error() -> None:
     sock = socket.socket()
     sock.close()
-    set_keepalive(Transport(sock), ConnectionOptions())
+    set_tcp_options(Transport(sock), ConnectionOptions(), no_delay=True)
     assert unsent_bytes(Transport(sock)) is None
 
 
 def test_no_keepalive_leaves_the_systems_setting(tcp: tuple[socket.socket, socket.socket]) -> None:
     one, _ = tcp
     before = one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    set_keepalive(Transport(one), ConnectionOptions(tcp_keepalive=None, write_timeout=None))
+    set_tcp_options(
+        Transport(one), ConnectionOptions(tcp_keepalive=None, write_timeout=None), no_delay=True
+    )
     assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == before
 
 
@@ -123,7 +125,7 @@ def test_what_is_not_acknowledged_has_a_deadline_that_leaves_the_probes_their_ti
 ) -> None:
     one, _ = tcp
     options = ConnectionOptions(tcp_keepalive=keepalive, write_timeout=write_timeout)
-    set_keepalive(Transport(one), options)
+    set_tcp_options(Transport(one), options, no_delay=True)
     assert user_timeout(one) == milliseconds
 
 
@@ -149,3 +151,74 @@ def test_more_is_read_at_a_time_below_any_number_of_wrappers() -> None:
     read_large(wrapped(wrapped(lowest)))
     assert lowest.bufferSize == LARGE_READ > FileDescriptor.bufferSize
     read_large(MemoryTransport())  # which has no say in it
+
+
+class Accepted(Transport):
+    """A transport of a server's, which knows its port."""
+
+    def __init__(self, sock: Any, server: Any) -> None:
+        super().__init__(sock)
+        self.server = server
+
+
+@LINUX
+def test_what_is_accepted_has_the_options_of_the_listening_socket() -> None:
+    """From the second on: nothing is left to be set, and one question finds that out."""
+    options = ConnectionOptions(tcp_keepalive=TCPKeepalive(idle=7, interval=3, count=2))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = Transport(listening)
+        asked: list[int] = []
+
+        class Counting(socket.socket):
+            def setsockopt(self, *args: Any) -> None:
+                asked.append(args[1])
+                super().setsockopt(*args)
+
+        def accept() -> socket.socket:
+            with socket.create_connection(listening.getsockname()):
+                accepted, _ = listening.accept()
+            counted = Counting(fileno=accepted.detach())
+            set_tcp_options(wrapped(Accepted(counted, port)), options, no_delay=True)
+            return counted
+
+        with accept():
+            assert len(asked) == 6
+        asked.clear()
+        with accept() as second:
+            assert asked == []
+            for level, name, value in (
+                (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+                (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 7),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
+                (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+            ):
+                assert second.getsockopt(level, name) == value
+
+
+@LINUX
+def test_what_was_accepted_before_the_listening_socket_had_them_gets_them_itself() -> None:
+    options = ConnectionOptions()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = Transport(listening)
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(2)]
+        accepted = [listening.accept()[0] for _ in clients]
+        for sock in accepted:
+            set_tcp_options(Accepted(sock, port), options, no_delay=True)
+            assert user_timeout(sock) == 120_000
+        for sock in (*clients, *accepted):
+            sock.close()
+
+
+@LINUX
+def test_a_connection_may_want_the_delay_that_its_port_does_not() -> None:
+    options = ConnectionOptions()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = Transport(listening)
+        for no_delay in (True, False, True):
+            with socket.create_connection(listening.getsockname()):
+                sock, _ = listening.accept()
+            with sock:
+                set_tcp_options(Accepted(sock, port), options, no_delay=no_delay)
+                assert bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is no_delay

@@ -141,7 +141,7 @@ class WebSocketClientService(Service):
         self._began_at = 0.0
         self._opened_at = 0.0
         self._hook_failure: Exception | None = None
-        self._handling: Awaitable[None] = fired(None)
+        self._handling: Deferred[None] = fired(None)
         self._decision = Decision(None, 0, "")
         self._last_failure: Exception | None = None
         self._waiting: list[Awaitable[Connection]] = []
@@ -392,7 +392,7 @@ class WebSocketClientService(Service):
             self._waiting.pop(0).callback(connection)
         if not self.running:
             return  # stopped before it began
-        self._handling = run(handle, self._handler, connection)
+        self._handling = handle(self._handler, connection)
 
     def _lost(self, outcome: ConnectionClosed, connection: Connection) -> None:
         with self._turn:

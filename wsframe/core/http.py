@@ -36,6 +36,9 @@ HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _BAD_IN_VALUE: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85]")
+_FIELD: Final = re.compile("([!#$%&'*+\\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f\x85]*)")
+"""A header line in which nothing is to be refused; `check_header` says the same, with reasons."""
+
 _BAD_IN_TARGET: Final = re.compile(r"[^\x21-\x7e]")
 _HEAD_END: Final = b"\r\n\r\n"
 _OURS: Final = frozenset({"connection", "content-length", "transfer-encoding"})
@@ -112,15 +115,67 @@ class Headers(Mapping[str, str]):
     them one by one, and `pairs` everything as received. The whole is immutable.
     """
 
-    __slots__ = ("_by_name", "pairs")
+    # Either the pairs, and what was made of them to find a name, or one text.
+    __slots__ = ("_index", "_pairs", "_text")
+
+    _index: dict[str, list[str]] | None
+    _pairs: tuple[tuple[str, str], ...]
+    _text: str | None
 
     def __init__(self, headers: HeadersLike = ()) -> None:
         items = headers.items() if isinstance(headers, Mapping) else headers
-        self.pairs: Final = tuple(check_header(name, value) for name, value in items)
+        self._pairs = tuple([check_header(name, value) for name, value in items])
+        self._index = self._text = None
+
+    @classmethod
+    def parse(cls, lines: Iterable[str]) -> Headers:
+        """Return the fields of a head, given its lines without their ends.
+
+        Raises `InvalidHeader` as the constructor does, and for a line without a colon.
+        """
+        pairs = []
+        for line in lines:
+            found = _FIELD.fullmatch(line)
+            if found is not None:
+                name, value = found.groups()
+                pairs.append((name, value.strip(" \t")))
+                continue
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise InvalidHeader("a header line has no colon")
+            pairs.append(check_header(name, value))
+        headers = cls()
+        headers._pairs = tuple(pairs)
+        return headers
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Every field as received, its name and its value."""
+        if self._text is None:
+            return self._pairs
+        # No name has a colon, and no value the end of a line.
+        lines = self._text.split("\n") if self._text else []
+        return tuple([(name, value) for name, _, value in (line.partition(":") for line in lines)])
+
+    def pack(self) -> None:
+        """Keep the fields as one text from now on, in a fifth of the memory; to read takes longer.
+
+        For what is kept for hours and asked for seldom.
+        """
+        if self._text is None:
+            self._text = "\n".join([f"{name}:{value}" for name, value in self._pairs])
+            self._pairs, self._index = (), None
+
+    @property
+    def _by_name(self) -> dict[str, list[str]]:
+        if self._index is not None:
+            return self._index
         by_name: dict[str, list[str]] = {}
         for name, value in self.pairs:
             by_name.setdefault(name.lower(), []).append(value)
-        self._by_name = by_name
+        if self._text is None:
+            self._index = by_name
+        return by_name
 
     def get_all(self, name: str) -> list[str]:
         """Return the values of every field of that name, in order; empty when there is none."""
@@ -157,7 +212,7 @@ class Headers(Mapping[str, str]):
         return f"<Headers {', '.join(name for name, _ in self.pairs)}>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """The head of an opening handshake, or of any other GET or HEAD on a server's port.
 
@@ -180,9 +235,8 @@ class Request:
     @property
     def is_upgrade(self) -> bool:
         """Whether the client asks for a WebSocket (RFC 6455 §4.2.1, items 3 and 4)."""
-        wanted = (token.lower() for token in self.headers.tokens("Upgrade"))
-        return "websocket" in wanted and "upgrade" in (
-            token.lower() for token in self.headers.tokens("Connection")
+        return "websocket" in [token.lower() for token in self.headers.tokens("Upgrade")] and (
+            "upgrade" in [token.lower() for token in self.headers.tokens("Connection")]
         )
 
     @property
@@ -270,48 +324,50 @@ class RequestHeadReader:
     bytes or `max_count` fields (RFC 6585 §5), 400 for control bytes and malformed lines, 405, 501
     or 505 for what is never spoken here. What is too large, and what does not begin as a request
     (TLS on the wrong port, say), is refused before the head ends. The outcome depends on the bytes
-    alone and not on how they were cut, and the time is linear in them.
+    alone and not on how they were cut, and the time is linear in them. `raw` is the head, once it
+    is complete.
     """
 
-    __slots__ = ("_data", "_max_count", "_max_size", "_peer", "_searched")
+    __slots__ = ("_data", "_max_count", "_max_size", "_peer", "_searched", "raw")
 
     def __init__(self, max_size: int, max_count: int, peer: str = "") -> None:
         self._max_size = max_size
         self._max_count = max_count
         self._peer = peer
-        self._data = bytearray()
+        self.raw = b""
+        self._data: bytearray | None = None
         self._searched = 0
 
     def receive(self, data: bytes) -> tuple[Request, bytes, bytes] | None:
         """Take bytes in; return the request, its head's bytes and what follows, when complete."""
-        self._data += data
-        if self._data and not 0x41 <= self._data[0] <= 0x5A:
+        came: bytes | bytearray = data  # nearly always a whole head: no copy is made of it
+        if self._data is not None:
+            self._data += data
+            came = self._data
+        if came and not 0x41 <= came[0] <= 0x5A:
             raise RequestHeadError(400, "this is not an HTTP request")
-        end = self._data.find(_HEAD_END, self._searched)
-        size = len(self._data) if end < 0 else end + len(_HEAD_END)
+        end = came.find(_HEAD_END, self._searched)
+        size = len(came) if end < 0 else end + len(_HEAD_END)
         if size > self._max_size:
             raise RequestHeadError(431, f"the head is larger than {self._max_size} bytes")
         if end < 0:
             # The terminator may be cut in two: search again from its possible start.
             self._searched = max(0, size - len(_HEAD_END) + 1)
+            if self._data is None:
+                self._data = bytearray(data)
             return None
-        head, rest = bytes(self._data[:size]), bytes(self._data[size:])
-        self._data = bytearray()
-        return self._parse(head), head, rest
+        self._data = None
+        self.raw, rest = bytes(came[:size]), bytes(came[size:])
+        return self._parse(self.raw), self.raw, rest
 
     def _parse(self, head: bytes) -> Request:
         lines = head[: -len(_HEAD_END)].decode("latin-1").split("\r\n")
         if len(lines) - 1 > self._max_count:
             raise RequestHeadError(431, f"the head has more than {self._max_count} fields")
         method, target = _parse_request_line(lines[0])
-        pairs = []
-        for line in lines[1:]:
-            name, colon, value = line.partition(":")
-            if not colon:
-                raise RequestHeadError(400, "a header line has no colon")
-            pairs.append((name, value))
+        del lines[0]
         try:
-            headers = Headers(pairs)
+            headers = Headers.parse(lines)
         except InvalidHeader as error:
             raise RequestHeadError(400, str(error)) from None
         _check_framing(headers)

@@ -22,6 +22,7 @@ peers for ever. While the application has reading paused, silence, pong and mess
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -74,53 +75,49 @@ class _Verdict(enum.Enum):
 
 @dataclass(slots=True)
 class _Wait:
-    """A wait of `limit` seconds (None: for ever) for a sign; `seen` is when one came last."""
+    """A wait of `limit` seconds for a sign, begun `since`; `seen` is when one came last.
 
-    limit: float | None
-    deadline: float | None = field(default=None, init=False)
-    seen: float = field(default=0.0, init=False)
-    _since: float = field(default=0.0, init=False)
+    It is there while somebody waits, and not made before: an idle connection waits for nothing.
+    """
+
+    limit: float
+    since: float
+    seen: float
+    deadline: float
     _steps: int = field(default=0, init=False)
     _began_anew: bool = field(default=False, init=False)
 
-    def begin(self, now: float) -> None:
-        self._began_anew = False
-        self._begin(now)
-
-    def _begin(self, now: float) -> None:
-        self._since = self.seen = now
-        self._steps = 0
-        self.deadline = None if self.limit is None else now + self.limit / _STEPS
-
-    def end(self) -> None:
-        self.deadline = None
+    @classmethod
+    def begun(cls, limit: float | None, now: float) -> _Wait | None:
+        """Return a wait that begins now; None for one that would be for ever."""
+        return None if limit is None else cls(limit, now, now, now + limit / _STEPS)
 
     def shift(self, seconds: float) -> None:
         """Leave a time out of account in which no sign could be seen."""
-        if self.deadline is not None:
-            self.deadline += seconds
-            self._since += seconds
-            self.seen += seconds
+        self.deadline += seconds
+        self.since += seconds
+        self.seen += seconds
 
     def wake(self, now: float) -> _Verdict:
-        if self.limit is None or self.deadline is None or now < self.deadline:
+        if now < self.deadline:
             return _Verdict.GOES_ON
         step = self.limit / _STEPS
         late = now - self.deadline > step
-        if self.seen > self._since:
+        if self.seen > self.since:
             self._began_anew = False
-            self._since = self.seen
+            self.since = self.seen
             self._steps = 0
             self.deadline = self.seen + step
             if now < self.deadline:
                 return _Verdict.GOES_ON
         if late and not self._began_anew:
             self._began_anew = True
-            self._begin(now)
+            self.since = self.seen = now
+            self._steps = 0
+            self.deadline = now + step
             return _Verdict.ANEW
         self._steps += 1
         if self._steps > _STEPS:
-            self.deadline = None
             return _Verdict.OVER
         # The last look comes at once: the loop reads from the transports before it.
         self.deadline = now if self._steps == _STEPS else now + step
@@ -138,17 +135,22 @@ class Keepalive:
 
     __slots__ = (
         "_blocked",
+        "_heard",
+        "_message_timeout",
         "_messages",
         "_paused",
         "_ping_due",
         "_pinged",
         "_pong",
+        "_pong_timeout",
+        "_round_trip",
         "_running",
         "_sending",
         "_silence",
         "_timed",
+        "_timeout",
+        "_write_timeout",
         "interval",
-        "round_trip",
     )
 
     def __init__(
@@ -161,11 +163,16 @@ class Keepalive:
         write_timeout: float | None = None,
     ) -> None:
         self.interval = interval
-        self.round_trip = RoundTrip()
-        self._silence = _Wait(timeout)
-        self._pong = _Wait(pong_timeout)
-        self._messages = _Wait(message_timeout)
-        self._sending = _Wait(write_timeout)
+        self._timeout = timeout
+        self._pong_timeout = pong_timeout
+        self._message_timeout = message_timeout
+        self._write_timeout = write_timeout
+        self._round_trip: RoundTrip | None = None
+        self._silence: _Wait | None = None
+        self._pong: _Wait | None = None
+        self._messages: _Wait | None = None
+        self._sending: _Wait | None = None
+        self._heard = 0.0
         self._running = False
         self._blocked = False
         self._paused: float | None = None
@@ -174,21 +181,32 @@ class Keepalive:
         self._timed = False
 
     @property
+    def round_trip(self) -> RoundTrip:
+        """What the answered pings took."""
+        if self._round_trip is None:
+            self._round_trip = RoundTrip()
+        return self._round_trip
+
+    @property
     def deadline(self) -> float | None:
         """When `wake` wants to be called next, None when it does not."""
         if not self._running:
             return None
-        due = [self._ping_due, self._sending.deadline]
+        earliest = math.inf if self._ping_due is None else self._ping_due
+        waits = [self._sending]
         if self._paused is None:
-            due += [self._silence.deadline, self._pong.deadline, self._messages.deadline]
-        return min((time for time in due if time is not None), default=None)
+            waits += [self._silence, self._pong, self._messages]
+        for wait in waits:
+            if wait is not None and wait.deadline < earliest:
+                earliest = wait.deadline
+        return None if earliest == math.inf else earliest
 
     def start(self, now: float) -> None:
         """Begin, when the connection is open."""
         self._running = True
-        self._silence.seen = now
+        self._heard = now
         self._ping_due = None if self.interval is None else now + self.interval
-        self._messages.begin(now)
+        self._messages = _Wait.begun(self._message_timeout, now)
 
     def stop(self) -> None:
         """End, when the connection closes; nothing begins it again."""
@@ -198,11 +216,12 @@ class Keepalive:
 
     def received(self, now: float) -> None:
         """Note that bytes came from the peer."""
-        self._silence.seen = now
+        self._heard = now
 
     def message(self) -> None:
         """Note that the bytes that came last made a message complete."""
-        self._messages.seen = self._silence.seen
+        if self._messages is not None:
+            self._messages.seen = self._heard
 
     def ponged(self, now: float) -> float | None:
         """Note the pong to our last ping; return the round trip in seconds.
@@ -210,9 +229,8 @@ class Keepalive:
         None when it was not timed, because reading was paused meanwhile.
         """
         pinged, self._pinged = self._pinged, None
-        self._silence.end()
-        self._pong.end()
-        self._silence.seen = now
+        self._silence = self._pong = None
+        self._heard = now
         if self.interval is not None:
             self._ping_due = now + self.interval
         return self.round_trip.sample(now - pinged) if pinged is not None and self._timed else None
@@ -230,9 +248,10 @@ class Keepalive:
             return
         away = now - self._paused
         self._paused = None
-        self._messages.shift(away)
-        self._pong.shift(away)
-        self._silence.seen = now
+        for wait in (self._messages, self._pong):
+            if wait is not None:
+                wait.shift(away)
+        self._heard = now
         if self._pinged is not None:
             self._after_ping(now)
 
@@ -240,18 +259,20 @@ class Keepalive:
         """Note that the transport takes no more for now."""
         if not self._blocked:
             self._blocked = True
-            self._sending.begin(now)
+            self._sending = _Wait.begun(self._write_timeout, now)
 
     def sent(self, now: float) -> None:
         """Note that something of what waits to be sent went out."""
         if self._blocked:
-            self._sending.seen = self._silence.seen = now
+            self._heard = now
+            if self._sending is not None:
+                self._sending.seen = now
 
     def sending_resumed(self, now: float) -> None:
         """Note that nothing waits any more."""
         self.sent(now)
         self._blocked = False
-        self._sending.end()
+        self._sending = None
 
     # ---------------------------------------------------------------- what is to be done
 
@@ -263,10 +284,11 @@ class Keepalive:
         if self._paused is None:
             waits += [(self._messages, Action.NO_MESSAGE), (self._pong, Action.PONG_OVERDUE)]
         for wait, action in waits:
-            if wait.wake(now) is _Verdict.OVER:
+            if wait is not None and wait.wake(now) is _Verdict.OVER:
                 self.stop()
                 return action
-        if self._paused is None:
+        if self._paused is None and self._silence is not None:
+            self._silence.seen = max(self._silence.seen, self._heard)
             verdict = self._silence.wake(now)
             if verdict is _Verdict.OVER:
                 self.stop()
@@ -287,12 +309,12 @@ class Keepalive:
         return Action.NOTHING if unsent else Action.PING
 
     def _after_ping(self, now: float) -> None:
-        if self._paused is not None or (self._silence.limit is None and self._pong.limit is None):
+        if self._paused is not None or (self._timeout is None and self._pong_timeout is None):
             # Nobody waits for the pong: pings go on for the sake of those on the way, and of the
             # reset with which a peer that is gone may answer.
             self._ping_due = None if self.interval is None else now + self.interval
             return
         self._ping_due = None
-        self._silence.begin(now)
-        if self._pong.deadline is None:
-            self._pong.begin(now)
+        self._silence = _Wait.begun(self._timeout, now)
+        if self._pong is None:
+            self._pong = _Wait.begun(self._pong_timeout, now)

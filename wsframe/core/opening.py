@@ -8,9 +8,12 @@ Host against cross-site use and DNS rebinding.
 from __future__ import annotations
 
 import re
+from binascii import b2a_base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from hashlib import sha1
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -24,10 +27,12 @@ __all__ = [
     "GivenHeaders",
     "Refusal",
     "RequestHeaders",
+    "accept_key",
     "build_request",
     "check_headers",
     "check_subprotocols",
     "headers_elsewhere",
+    "is_beyond_doubt",
     "judge_request",
     "parse_host",
     "parse_origin",
@@ -39,6 +44,8 @@ Origin = tuple[str, str, int | None]
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _ORIGIN_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 _ADDRESS: Final = re.compile(r"([0-9a-f:.]+)(%[a-z0-9._~%-]+)?")
+_KEY: Final = re.compile("[A-Za-z0-9+/]{22}==")
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _HOST_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?")
 
 
@@ -188,9 +195,15 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _names(hosts: Collection[str]) -> set[str]:
+@lru_cache(maxsize=16)  # the options of a server, asked for at every request
+def _names(hosts: tuple[str, ...]) -> frozenset[str]:
     parsed = [parse_host(host) for host in hosts]
-    return {found[0].removesuffix(".") for found in parsed if found is not None}
+    return frozenset(found[0].removesuffix(".") for found in parsed if found is not None)
+
+
+@lru_cache(maxsize=16)
+def _origins(origins: tuple[str, ...]) -> frozenset[Origin | None]:
+    return frozenset(parse_origin(origin) for origin in origins)
 
 
 def _is_local_name(host: str) -> bool:
@@ -216,9 +229,10 @@ def judge_request(
         return Refusal(400, "the Host header is malformed")
     name, port = host
     # What is no handshake is a page, or a health check, which comes by an address.
-    by_address = not request.is_upgrade and _is_local_name(name)
-    if hosts is not None and not by_address and name.removesuffix(".") not in _names(hosts):
-        return Refusal(421, "this server is not known by that Host; see the option hosts")
+    if hosts is not None and name.removesuffix(".") not in _names(tuple(hosts)):
+        by_address = not request.is_upgrade and _is_local_name(name)
+        if not by_address:
+            return Refusal(421, "this server is not known by that Host; see the option hosts")
     given = request.headers.get_all("Origin")
     if not given:
         if require_origin:
@@ -229,7 +243,7 @@ def judge_request(
     origin = parse_origin(given[0]) if len(given) == 1 else None
     if origin is None:
         return Refusal(403, "this Origin is not admitted")
-    if origin in {parse_origin(known) for known in origins}:
+    if origin in _origins(tuple(origins)):
         return None
     scheme, origin_host, origin_port = origin
     if port is None:
@@ -241,6 +255,34 @@ def judge_request(
     if hosts is None and not _is_local_name(name):
         return Refusal(421, "this server is not known by that Host; see the option hosts")
     return None
+
+
+def is_beyond_doubt(request: Request) -> bool:
+    """Return whether nobody could refuse this upgrade, or read it otherwise, by RFC 6455 §4.2.1.
+
+    That is for a request for which `judge_request` has nothing to say, and `is_upgrade` yes. All
+    others are for who knows the old versions, and what to answer to each mistake.
+    """
+    headers = request.headers
+    if headers.get_all("Sec-WebSocket-Version") != ["13"] or request.target.startswith("//"):
+        return False
+    keys = headers.get_all("Sec-WebSocket-Key")
+    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+        return False
+    origins = headers.get_all("Origin")
+    if origins and (len(origins) > 1 or parse_origin(origins[0]) is None):
+        return False
+    if "Sec-WebSocket-Protocol" in headers:
+        offered = [name.strip() for name in headers["Sec-WebSocket-Protocol"].split(",")]
+        if "" in offered or len(set(offered)) != len(offered):
+            return False
+    return len(headers.get_all("Sec-WebSocket-Extensions")) <= 1
+
+
+def accept_key(key: str) -> str:
+    """Return the Sec-WebSocket-Accept that answers a key (RFC 6455 §4.2.2)."""
+    digest = sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
+    return b2a_base64(digest, newline=False).decode("ascii")
 
 
 def check_subprotocols(subprotocols: Sequence[str]) -> tuple[str, ...]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from wsframe.awaiting import run
-from wsframe.core.closing import Closing
-from wsframe.core.keepalive import Keepalive
-from wsframe.errors import OpenError, Side
+from wsframe.errors import Side
 from wsframe.options import ConnectionOptions
-from wsframe.trace import Tap
+from wsframe.protocol.attributes import Attributes
 
 __all__ = ["Base"]
 
@@ -38,23 +35,17 @@ class _ProtocolLog(Logger):
     trace = debug
 
 
-class Base:
+class Base(Attributes):
     """What every part finds on the protocol, whichever part it comes from."""
 
     # What Autobahn gives; it has no type information.
     factory: Any
     transport: Any
-    state: int
-    data: bytes
-    trafficStats: Any
-    is_open: Any
-    is_closed: Any
     peer: str | None
     maxMessagePayloadSize: int
     maxFramePayloadSize: int
     autoPingInterval: float
     autoPingTimeout: float
-    autoPingPendingCall: IDelayedCall | None
     closeHandshakeTimeout: float
     maskClientFrames: bool
     maskServerFrames: bool
@@ -69,8 +60,6 @@ class Base:
     log: ClassVar[_ProtocolLog] = _ProtocolLog(namespace="wsframe.protocol")
 
     # What one part has and another needs.
-    closing: Closing
-    keepalive: Keepalive
     sendFrame: Callable[..., None]
     resume_reading: Callable[[], None]
     write_waiting: Callable[[], None]
@@ -79,34 +68,13 @@ class Base:
     dropConnection: Callable[..., None]
     abort: Callable[[Side, str], None]
     _now: Callable[[], float]
-    _discarding: bool
-    _reading_paused: bool
-    _unsent: int | None
-    _waiting: deque[bytes]
     _arm_keepalive: Callable[[], None]
     _stop_keepalive: Callable[[], None]
     _fail_connection: Callable[[int, str], None]
     _invalid_payload: Callable[[str], bool]
 
-    blocked = False
-    """Whether the transport's buffer is full."""
-
-    backlog = 0
-    """Bytes that wait here until the transport takes more."""
-
     app_producer: IPushProducer | None = None
     """The application's own producer, when it registered one."""
-
-    open_error: OpenError | None = None
-    """Why the WebSocket did not open, once that is known."""
-
-    tap: Tap | None = None
-    """What every byte is told to, while the connection is traced."""
-
-    streamed = False
-    """Whether the application ever sent a frame in parts."""
-
-    failedByMe = False
 
     @property
     def options(self) -> ConnectionOptions:
@@ -130,7 +98,7 @@ class Base:
         self._fail_connection(1011, "internal error")
 
     def _cancel(self, name: str) -> None:
-        call = getattr(self, name, None)
-        setattr(self, name, None)
-        if call is not None and call.active():
+        call = getattr(self, name)
+        if call is not None:
+            setattr(self, name, None)
             call.cancel()

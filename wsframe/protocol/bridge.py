@@ -7,7 +7,7 @@ connection. Neither knows more of the other.
 from __future__ import annotations
 
 from collections.abc import Awaitable as AwaitableABC
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol, cast
 
 from autobahn.websocket.protocol import WebSocketProtocol
@@ -195,14 +195,19 @@ class Wire(CommonProtocol):
             self.listener.transport_unblocked()
 
 
+_NOTHING_ADDED: Final = Response(101)
+"""The answer that most connections of a server have got."""
+
+
 class ServerWire(Wire, WebSocketServerProtocol):
     """The protocol of a connection that `serve` accepted."""
 
     factory: ConnectionServerFactory
-    response: Response | None = None
+    response: Response | None = _NOTHING_ADDED
+    _deciding: Deferred[None] | None = None
+    _answer_headers: Headers | None = None
 
     def connectionMade(self) -> None:
-        self._deciding: Deferred[None] | None = None
         self.factory.opening.add(self)
         super().connectionMade()
 
@@ -225,7 +230,6 @@ class ServerWire(Wire, WebSocketServerProtocol):
 
     def _decided(self, decision: object, request: Request) -> None:
         self._deciding = None
-        self._answer_headers = Headers()
         if self._discarding:
             return  # the client left, or the time ran out
         if isinstance(decision, Response) and decision.status >= 200:
@@ -260,15 +264,21 @@ class ServerWire(Wire, WebSocketServerProtocol):
             self.failHandshake("", 500)
 
     def onConnect(self, request: ConnectionRequest) -> tuple[str | None, dict[str, list[str]]]:
-        """Autobahn: choose the subprotocol, the first of ours that the client offers."""
-        offered = set(request.protocols)
+        """Autobahn: choose the subprotocol, for a request that had to be judged by it."""
+        return self._choice(request.protocols)
+
+    def choose(self, request: Request) -> None:
+        self.succeedHandshake(self._choice(request.subprotocols))
+
+    def _choice(self, offered: Collection[str]) -> tuple[str | None, dict[str, list[str]]]:
+        """Return the first of our subprotocols that the client offers, and what is added."""
         ours = self.factory.options.subprotocols
         subprotocol = next((name for name in ours if name in offered), None)
-        added: Headers = getattr(self, "_answer_headers", Headers())
         headers: dict[str, list[str]] = {}
-        for name, value in added.pairs:
-            headers.setdefault(name, []).append(value)
-        self.response = Response(101, added)
+        if self._answer_headers is not None:
+            for name, value in self._answer_headers.pairs:
+                headers.setdefault(name, []).append(value)
+            self.response = Response(101, self._answer_headers)
         return subprotocol, headers
 
     def opened(self) -> None:

@@ -32,6 +32,7 @@ from wsframe.errors import (
     OpenError,
 )
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+from wsframe.protocol.attributes import add_settings
 from wsframe.protocol.common import CommonFactory, CommonProtocol
 from wsframe.protocol.receiving import EARLY_BYTES
 
@@ -45,6 +46,7 @@ _AutobahnProtocol: Any = autobahn.WebSocketClientProtocol
 _AutobahnFactory: Any = autobahn.WebSocketClientFactory
 
 
+@add_settings
 class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
     """Autobahn's client protocol with wsframe's bounds; see the package's docstring.
 
@@ -64,6 +66,10 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
             tunnel=False, max_head=options.max_head_size, max_body=options.max_refusal_body
         )
         super().connectionMade()
+
+    def _connectionMade(self) -> None:
+        super()._connectionMade()
+        self.startHandshake()
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes from the server. While `onConnect` still thinks, frames wait for it."""

@@ -7,52 +7,50 @@ spots are mended, each said where it is mended.
 
 from __future__ import annotations
 
-import math
 import os
-from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, cast
 
-from autobahn.twisted.util import create_transport_details
-from autobahn.websocket.protocol import PreparedMessage, WebSocketProtocol
+from autobahn.twisted.util import create_transport_details, peer2str
+from autobahn.websocket.protocol import PreparedMessage, Timings, WebSocketProtocol
 from OpenSSL import SSL
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IReactorTime, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from wsframe.awaiting import quiet_errback
-from wsframe.clock import monotonic_clock
 from wsframe.core import frames
-from wsframe.core.closing import Closing
-from wsframe.core.keepalive import Keepalive
 from wsframe.core.trace import Role
+from wsframe.deadlines import Deadline, Deadlines, deadlines_of
 from wsframe.errors import OpenError
 from wsframe.options import ConnectionOptions
+from wsframe.protocol.attributes import settings_of
 from wsframe.protocol.ending import Ending
 from wsframe.protocol.liveness import Liveness
 from wsframe.protocol.masking import apply_mask
 from wsframe.protocol.receiving import Receiving
 from wsframe.protocol.sending import Outgoing, Sending
-from wsframe.protocol.tcp import set_keepalive, set_no_delay
+from wsframe.protocol.tcp import set_tcp_options, share_transport_names
 from wsframe.trace import Tap, Trace
 
-__all__ = ["CommonFactory", "CommonProtocol", "ReactorTimer"]
+__all__ = ["CommonFactory", "CommonProtocol"]
 
 _log = Logger(namespace="wsframe.protocol")
 
 
-class ReactorTimer:
-    """Autobahn's `call_later` on the factory's own reactor, exact and not in batches of 0.2 s."""
+class _Timer:
+    """Autobahn's `call_later`, on the factory's own reactor and not in batches of 0.2 s."""
 
-    __slots__ = ("_reactor",)
+    __slots__ = ("_factory",)
 
-    def __init__(self, reactor: IReactorTime) -> None:
-        self._reactor = reactor
+    def __init__(self, factory: CommonFactory) -> None:
+        self._factory = factory
 
-    def call_later(self, delay: float, function: Callable[..., object], *args: Any) -> IDelayedCall:
+    def call_later(self, delay: float, function: Callable[[], object]) -> Deadline:
         """Call the function in `delay` seconds."""
-        return self._reactor.callLater(delay, function, *args)
+        return self._factory.deadlines.call_later(delay, function)
 
 
 class CommonProtocol(Receiving, Sending, Liveness, Ending):
@@ -64,29 +62,30 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
 
     def connectionMade(self) -> None:
         """Twisted: the transport is connected; the opening handshake begins."""
-        self._now = monotonic_clock(self.factory.reactor)
-        self.closing = Closing()
-        self._discarding = False
-        self._reading_paused = False
-        self._fragments = 0
-        self._owed_pong: bytes | None = None
-        self._ping_payload: bytes | None = None
-        self._abort_call: IDelayedCall | None = None
-        self._waiting: deque[bytes] = deque()
-        self.keepalive = Keepalive(None, None)
-        self._wake_at = math.inf
-        self._unsent: int | None = None
-        if getattr(self, "tcpNoDelay", self.factory.tcpNoDelay):
-            # Autobahn asks for it before it has copied the option, and drops the AttributeError.
-            set_no_delay(self.transport)
-        set_keepalive(self.transport, self.options)
+        share_transport_names(self.transport)
+        self._settings = settings_of(self)
+        self._now = self.factory.deadlines.now
+        no_delay = bool(cast(Any, self).tcpNoDelay)
+        set_tcp_options(self.transport, self.options, no_delay=no_delay)
         self.transport.registerProducer(Outgoing(self), True)
+        self.peer = peer2str(self.transport)
         if self.factory.trace is not None:
             self.tap = self._new_tap(self.factory.trace)
-            # Autobahn finds out the peer, and sends, in the same breath.
-            details = create_transport_details(self.transport, self.factory.isServer)
-            self.tap.begin(details.peer or "unknown")
-        super().connectionMade()  # type: ignore[misc]
+            # On a client the opening handshake is sent in the same breath.
+            self.tap.begin(self.peer or "unknown")
+        self._connectionMade()
+
+    def _connectionMade(self) -> None:
+        """Autobahn: begin; what it sets on every connection is on the class."""
+        this = cast(Any, self)
+        if this.trackTimings:
+            self.trackedTimings = Timings()
+        # Read for every read and every frame: closer at hand than the other settings.
+        this.logOctets, this.autoFragmentSize = this.logOctets, this.autoFragmentSize
+        if this.openHandshakeTimeout > 0:
+            self.openHandshakeTimeoutCall = self.factory.deadlines.call_later(
+                this.openHandshakeTimeout, self.onOpenHandshakeTimeout
+            )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the transport is gone. Every timer ends here."""
@@ -99,7 +98,7 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
         if self.tap is not None:
             self.tap.ended(self.closing.settle())
             self.tap = None
-        if not self.is_open.called:
+        if not self.opened_once:
             error = self.open_error or OpenError(
                 f"the connection was lost: {self.closing.reason}", phase="handshake"
             )
@@ -107,10 +106,17 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
         if reason.check(SSL.Error):
             text = "TLS with {peer!r} failed: {error}"
             _log.info(text, peer=self.peer, error=reason.getErrorMessage())
-        cast(Any, self)._connectionLost(reason)
+        self._connectionLost(reason)
+
+    def _connectionLost(self, reason: Failure) -> None:
+        """Autobahn: the connection is closed, if it was not before; the application is told."""
+        self.tell_closed()
+        if not (self.wasClean or self.droppedByMe) and self.wasNotCleanReason is None:
+            self.wasNotCleanReason = "peer dropped TCP without a WebSocket closing handshake"
+        self._onClose(self.wasClean, self.remoteCloseCode, self.remoteCloseReason)
 
     def _onOpen(self) -> None:
-        if cast(Any, self)._transport_details.is_secure:
+        if ISSLTransport.providedBy(self.transport):
             # The certificate and the channel's ID are known now that TLS has shaken hands.
             this = cast(Any, self)
             this._transport_details = create_transport_details(self.transport, this.is_server)
@@ -183,11 +189,19 @@ class CommonFactory:
     isServer: bool
     options: ConnectionOptions
 
+    settings: tuple[Any, ...] = ()
+    """The values of Autobahn's options, shared by the connections that were made with them."""
+
     trace: Trace | None = None
     """What the connections that come are written down in."""
 
     compress_from = 0
     """Bytes from which a message is compressed, where compression was agreed on."""
+
+    @cached_property
+    def deadlines(self) -> Deadlines:
+        """What wakes the connections."""
+        return deadlines_of(self.reactor)
 
     def use_options(self, options: ConnectionOptions) -> None:
         """Put the options into the attributes that Autobahn reads."""
@@ -199,7 +213,7 @@ class CommonFactory:
         this.autoPingTimeout = options.ping_timeout or 0
         this.closeHandshakeTimeout = options.close_timeout
         this.failByDrop = False  # the peer is told what was wrong
-        this._batched_timer = ReactorTimer(self.reactor)
+        this._batched_timer = _Timer(self)
 
     def prepareMessage(
         self, payload: bytes, isBinary: bool = False, doNotCompress: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from autobahn.websocket.protocol import WebSocketProtocol
-from twisted.internet.interfaces import IDelayedCall, ISSLTransport
+from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 
 from wsframe.core import frames
@@ -23,8 +23,6 @@ _log: Final = Logger(namespace="wsframe.protocol")
 
 class Ending(Base):
     """The part of a protocol that ends the connection."""
-
-    _abort_call: IDelayedCall | None
 
     def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
         """Autobahn: fail the connection (§7.1.7): tell the peer why, then read nothing more."""
@@ -143,8 +141,7 @@ class Ending(Base):
         if self.state == WebSocketProtocol.STATE_CLOSED:
             return
         cast(Any, self).droppedByMe = True
-        self.state = WebSocketProtocol.STATE_CLOSED
-        self.is_closed.callback(self)
+        self.tell_closed()
         self._stop_keepalive()
         if abort:
             self.abort("local", cast(Any, self).wasNotCleanReason or "dropped")
@@ -162,7 +159,7 @@ class Ending(Base):
 
     def _arm_abort(self) -> None:
         if self._abort_call is None:
-            self._abort_call = self.factory.reactor.callLater(
+            self._abort_call = self.factory.deadlines.call_later(
                 self.closeHandshakeTimeout or self.options.close_timeout, self._close_timed_out
             )
 

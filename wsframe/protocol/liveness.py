@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
-from wsframe.clock import BLOCKED, loop_watch
 from wsframe.core import frames
 from wsframe.core.keepalive import Action, Keepalive
 from wsframe.protocol.base import Base
@@ -14,11 +14,26 @@ from wsframe.protocol.tcp import unsent_bytes
 __all__ = ["Liveness"]
 
 
+_PONG: Final = bytes((0x80 | frames.PONG,))
+
+
+def _is_pong(data: bytes, payload: bytes, *, masked: bool) -> bool:
+    """Return whether the data is one pong with that payload, and nothing else."""
+    size = len(payload)
+    if not masked:
+        return data == _PONG + bytes((size,)) + payload
+    return (
+        len(data) == 6 + size
+        and data[1] == 0x80 | size
+        and frames.mask_payload(data[6:], data[2:6]) == payload
+    )
+
+
 class Liveness(Base):
     """The part of a protocol that pings."""
 
-    _wake_at: float
-    _ping_payload: bytes | None
+    lane: bool
+    _onPong: Callable[[bytes], None]
 
     def begin_keepalive(self) -> None:
         """Begin, when the WebSocket is open: only now is it known what the application set."""
@@ -39,22 +54,17 @@ class Liveness(Base):
     def _arm_keepalive(self) -> None:
         """See to it that the timer runs out by the deadline; earlier does no harm."""
         deadline = self.keepalive.deadline
-        if deadline is None or (self.autoPingPendingCall and self._wake_at <= deadline):
+        call = self.autoPingPendingCall
+        if deadline is None or (call is not None and call.when <= deadline):
             return
-        self._cancel("autoPingPendingCall")
-        self._wake_at = deadline
-        delay = max(0.0, deadline - self._now())
-        self.autoPingPendingCall = self.factory.reactor.callLater(delay, self._sendAutoPing)
+        if call is not None:
+            call.cancel()
+        self.autoPingPendingCall = self.factory.deadlines.call_at(deadline, self._sendAutoPing)
 
     def _sendAutoPing(self) -> None:
         """Autobahn: the keepalive timer it starts at the opening has run out."""
         now = self._now()
-        call, self.autoPingPendingCall = self.autoPingPendingCall, None
-        if now - self._wake_at > BLOCKED and call is not None:
-            # By the reactor's clock, too: one that was set back is no blocked loop.
-            reactor = self.factory.reactor
-            late = min(now - self._wake_at, reactor.seconds() - call.getTime())
-            loop_watch(reactor).late(now - late, now)
+        self.autoPingPendingCall = None
         if self.blocked:
             unsent, before = unsent_bytes(self.transport), self._unsent
             self._unsent = unsent
@@ -68,6 +78,24 @@ class Liveness(Base):
             self._give_up(action)
             return
         self._arm_keepalive()
+
+    def consumeData(self) -> None:
+        """Autobahn: parse what has come. The pong to our ping, all that idle peers send, is known.
+
+        It is one frame, with a mask if a client sent it; any other way to say it is for the parser.
+        """
+        ping = self._ping_payload
+        if (
+            ping is not None
+            and self.data[:1] == _PONG
+            and self.lane
+            and self.current_frame is None
+            and _is_pong(self.data, ping, masked=self.factory.isServer)
+        ):
+            self.data = b""
+            self._onPong(ping)
+        else:
+            super().consumeData()  # type: ignore[misc]
 
     def _give_up(self, action: Action) -> None:
         options = self.options

@@ -56,8 +56,6 @@ class Receiving(Base):
     lane = True
     """Whether messages may be taken without Autobahn's parser."""
 
-    _fragments: int
-
     _most: int = 0
     """Bytes that a frame may have."""
 

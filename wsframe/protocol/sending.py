@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Final, cast
 
 from autobahn.exception import Disconnected
@@ -63,8 +64,6 @@ class Sending(Base):
     masks = False
     """Whether the frames sent are masked."""
 
-    _owed_pong: bytes | None
-
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """Take the application's producer; it is paused and resumed with the transport."""
         if self.app_producer is not None:
@@ -106,6 +105,8 @@ class Sending(Base):
         if self._discarding:
             return  # nothing follows a Close frame, or the end
         if chopsize or self.send_queue:
+            if not self.send_queue:
+                self.send_queue = deque()
             super().sendData(data, sync, chopsize)  # type: ignore[misc]
             return
         if not self.blocked:
@@ -137,7 +138,7 @@ class Sending(Base):
         queue = self.send_queue
         if not queue or self.state == WebSocketProtocol.STATE_CLOSED:
             queue.clear()
-            cast(Any, self).triggered = False
+            self.triggered = False
             return
         chopped = queue.popleft()[0]
         if self.tap is not None:
@@ -167,7 +168,8 @@ class Sending(Base):
 
     def begin_sending(self) -> None:
         """Begin, when the WebSocket is open: only now is it known what the application set."""
-        self.masks = self.maskServerFrames if self.factory.isServer else self.maskClientFrames
+        if self.maskServerFrames if self.factory.isServer else self.maskClientFrames:
+            self.masks = True
 
     def _mask_key(self) -> bytes:
         return mask_key() if self.masks else b""

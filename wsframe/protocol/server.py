@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from autobahn.twisted import websocket as autobahn
+from autobahn.websocket.compress import PERMESSAGE_COMPRESSION_EXTENSION
 from autobahn.websocket.protocol import WebSocketProtocol
+from autobahn.websocket.types import ConnectionDeny
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from wsframe.awaiting import run
 from wsframe.clock import global_reactor
 from wsframe.core.http import (
     HeadersLike,
@@ -25,8 +28,10 @@ from wsframe.core.http import (
     check_header,
     phrase,
 )
-from wsframe.core.opening import judge_request
+from wsframe.core.opening import accept_key, is_beyond_doubt, judge_request
 from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
+from wsframe.protocol.asked import Asked
+from wsframe.protocol.attributes import add_settings
 from wsframe.protocol.common import CommonFactory, CommonProtocol
 from wsframe.protocol.receiving import EARLY_BYTES
 
@@ -37,25 +42,25 @@ _log = Logger(namespace="wsframe.protocol")
 # Autobahn's annotations contradict each other where its classes are combined.
 _AutobahnProtocol: Any = autobahn.WebSocketServerProtocol
 _AutobahnFactory: Any = autobahn.WebSocketServerFactory
-
+_COMPRESSIONS: dict[str, Any] = PERMESSAGE_COMPRESSION_EXTENSION
 
 TURNED_AWAY: Final = 64
 """Clients over the limit that are being told so, each of which holds a file descriptor until it has
 heard it; the next ones are cut without a word."""
 
 
-class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
+@add_settings
+class WebSocketServerProtocol(Asked, CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
     """Autobahn's server protocol with wsframe's bounds; see the package's docstring.
 
     `request` is the opening handshake's request once it has been read.
     """
 
-    request: Request | None = None
+    _head: RequestHeadReader | None = None
     factory: WebSocketServerFactory
 
     def connectionMade(self) -> None:
         """Twisted: a client connected."""
-        self._head: RequestHeadReader | None = None
         super().connectionMade()
         options = self.factory.options
         self._head = RequestHeadReader(
@@ -69,9 +74,17 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
             # Now, not after a head that may never come: each connection holds a file descriptor.
             self.failHandshake("too many connections", 503, [("Retry-After", "5")])
 
+    def _connectionMade(self) -> None:
+        super()._connectionMade()
+        self.factory.countConnections += 1
+
+    def _connectionLost(self, reason: Failure) -> None:
+        super()._connectionLost(reason)
+        self.factory.countConnections -= 1
+
     def receive_opening(self, data: bytes) -> None:
         """Collect the head; once it is complete, judge it. More bytes wait for the decision."""
-        if self._head is None:
+        if self._head is None or self.request is not None:
             self.data += data
             if len(self.data) > EARLY_BYTES:
                 self.pause_reading()
@@ -84,9 +97,7 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
             return
         if complete is None:
             return
-        self._head = None
-        self.request, head, rest = complete
-        self.data = head + rest
+        self.request, _, self.data = complete
         if not self.factory.own_origin_check:
             options = self.factory.options
             refusal = judge_request(
@@ -105,10 +116,43 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
 
     def admit(self, request: Request) -> None:
         """Go on with a request that was judged: to the WebSocket, if that is what it asks for."""
-        if request.is_upgrade and request.method == "GET":
-            self.processHandshake()
-        else:
+        if not (request.is_upgrade and request.method == "GET"):
             self.failHandshake("this is a WebSocket server", 426, [("Upgrade", "websocket")])
+            return
+        head, self._head = cast(RequestHeadReader, self._head), None
+        if self._is_plain(request):
+            self.choose(request)
+        else:
+            self.data = head.raw + self.data
+            self.processHandshake()
+
+    def _is_plain(self, request: Request) -> bool:
+        """Return whether nothing is left for Autobahn to judge, by the rules or by its options."""
+        this = cast(Any, self)
+        factory = self.factory
+        return not (
+            factory.own_origin_check
+            or factory.externalPort
+            or this.trustXForwardedFor
+            or 13 not in this.versions
+            or 0 < this.maxConnections < factory.countConnections
+        ) and is_beyond_doubt(request)
+
+    def choose(self, request: Request) -> None:
+        """Have the application say what it accepts; by default anything, without a subprotocol."""
+        if type(self).onConnect is _AutobahnProtocol.onConnect:
+            self.succeedHandshake(None)
+            return
+        chosen = run(cast(Any, self).onConnect, self.connection_request())
+        chosen.addCallbacks(self.succeedHandshake, self._not_chosen)
+
+    def _not_chosen(self, failure: Failure) -> None:
+        error: Any = failure.value
+        if isinstance(error, ConnectionDeny):
+            self.failHandshake(error.reason or phrase(error.code), error.code)
+            return
+        _log.failure("Error in the application's onConnect, peer {peer!r}", failure, peer=self.peer)
+        self.failHandshake("the application's onConnect failed", 500)
 
     def succeedHandshake(self, res: object) -> None:
         """Autobahn: the application accepted; its headers are checked before they are sent."""
@@ -116,17 +160,67 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
             return  # the client left, or the time ran out, while the application thought
         try:
             subprotocol, headers = res if isinstance(res, tuple) else (res, {})
-            checked = _checked(headers or {})
-            _checked(self.factory.headers)
-            super().succeedHandshake((subprotocol, checked))
-        except Exception:  # noqa: BLE001 - the application's answer is not one, or a hook raised
+            answer = self._answer(subprotocol, _checked(headers or {}))
+        except _BadOffer as error:
+            self.failHandshake(str(error))
+            return
+        except Exception:  # noqa: BLE001 - the application's answer is not one
             failure = Failure()
-            if self.state != WebSocketProtocol.STATE_CONNECTING:
-                self.application_failed(failure)
-                return
             _log.failure("Cannot answer as onConnect wants, peer {peer!r}", failure, peer=self.peer)
             self.failHandshake("the answer of onConnect is not one", 500)
+            return
+        self.sendData(answer)
+        self.state = WebSocketProtocol.STATE_OPEN
+        self._cancel("openHandshakeTimeoutCall")
+        cast(Request, self.request).headers.pack()
+        try:
+            self._onOpen()
+        except Exception:  # noqa: BLE001 - raised by whoever takes the connection over
+            self.application_failed(Failure())
+        self.tell_open()
         self.resume_reading()
+        if self.data:
+            self.consumeData()
+
+    def _answer(self, subprotocol: object, headers: dict[str, list[str]]) -> bytes:
+        """Return the bytes of the 101."""
+        request, factory = cast(Request, self.request), cast(Any, self.factory)
+        lines = ["HTTP/1.1 101 Switching Protocols"]
+        if factory.server:
+            lines.append(f"Server: {factory.server}")
+        lines += ["Upgrade: WebSocket", "Connection: Upgrade"]
+        for given in (_checked(factory.headers), headers):
+            lines += [f"{name}: {value}" for name, values in given.items() for value in values]
+        if subprotocol is not None:
+            if subprotocol not in request.subprotocols:
+                raise ValueError("the subprotocol accepted is none of those that were offered")
+            self.websocket_protocol_in_use = str(subprotocol)
+            lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+        lines.append(f"Sec-WebSocket-Accept: {accept_key(request.headers['Sec-WebSocket-Key'])}")
+        if "Sec-WebSocket-Extensions" in request.headers:
+            accepted = self._compression()
+            if accepted is not None:
+                lines.append(f"Sec-WebSocket-Extensions: {accepted}")
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def _compression(self) -> str | None:
+        """Choose among the client's offers of compression; return what the answer says of it."""
+        this = cast(Any, self)
+        offers = []
+        for name, parameters in this.websocket_extensions:
+            if name in _COMPRESSIONS:
+                try:
+                    offer = _COMPRESSIONS[name]["Offer"].parse(parameters)
+                except Exception as error:  # noqa: BLE001 - Autobahn's are plain Exceptions
+                    raise _BadOffer(str(error)) from None
+                offers.append(offer)
+        accepted = this.perMessageCompressionAccept(offers) if offers else None
+        if accepted is None:
+            return None
+        kind = _COMPRESSIONS[accepted.EXTENSION_NAME]["PMCE"]
+        self._perMessageCompress = kind.create_from_offer_accept(True, accepted)
+        self.websocket_extensions_in_use.append(self._perMessageCompress)
+        return str(accepted.get_extension_string())
 
     def failHandshake(
         self, reason: str, code: int = 400, responseHeaders: HeadersLike | None = None
@@ -162,6 +256,10 @@ class WebSocketServerProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
         with_body = self.request is None or self.request.method != "HEAD"
         self.sendData(response.encode(with_body=with_body))
         self.linger()
+
+
+class _BadOffer(Exception):
+    """A client's offer of an extension is malformed."""
 
 
 def _checked(headers: Mapping[str, object]) -> dict[str, list[str]]:

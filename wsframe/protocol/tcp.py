@@ -7,11 +7,14 @@ import socket
 import struct
 import sys
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.tcp import Server
 from twisted.protocols.policies import ProtocolWrapper
 
 from wsframe.options import ConnectionOptions
+from wsframe.protocol.attributes import share_names
 
 if sys.platform == "linux":
     from fcntl import ioctl
@@ -19,7 +22,14 @@ if sys.platform == "linux":
 else:  # pragma: no cover - elsewhere nothing is asked
     TIOCOUTQ = None
 
-__all__ = ["read_large", "set_keepalive", "set_no_delay", "socket_below", "unsent_bytes"]
+__all__ = [
+    "read_large",
+    "set_no_delay",
+    "set_tcp_options",
+    "share_transport_names",
+    "socket_below",
+    "unsent_bytes",
+]
 
 LARGE_READ: Final = 256 * 1024
 """Bytes read at a time from a peer that sends large frames. With the 64 KiB of Twisted a frame of
@@ -32,13 +42,35 @@ _COUNT: Final = getattr(socket, "TCP_KEEPCNT", None)
 _USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
-def socket_below(transport: object) -> socket.socket | None:
-    """Return the socket below a transport, through all layers of TLS; None where there is none."""
+_TRANSPORT_NAMES: Final = (
+    *("reactor", "_tempDataBuffer", "_tempDataLen", "socket", "fileno", "protocol", "server"),
+    *("client", "sessionno", "hostname", "logstr", "repstr", "connected", "producer"),
+    *("streamingProducer", "dataBuffer", "offset", "producerPaused", "disconnecting"),
+    *("disconnected", "_addressType", "bufferSize"),
+)
+
+
+def _below(transport: object) -> object:
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
+    return transport
+
+
+def socket_below(transport: object) -> socket.socket | None:
+    """Return the socket below a transport, through all layers of TLS; None where there is none."""
+    transport = _below(transport)
     # Not getHandle: once TLS was started on a transport, that is OpenSSL's object.
     found = getattr(transport, "socket", None)
     return found if isinstance(found, socket.socket) else None
+
+
+def share_transport_names(transport: object) -> None:
+    """Have the transports of Twisted's servers share one table for what they set when they write.
+
+    They begin to when many have been accepted, and then each has a table of its own.
+    """
+    if type(_below(transport)) is Server:
+        share_names(Server, _TRANSPORT_NAMES)
 
 
 def set_no_delay(transport: object) -> None:
@@ -49,28 +81,67 @@ def set_no_delay(transport: object) -> None:
             set_it(True)
 
 
-def set_keepalive(transport: object, options: ConnectionOptions) -> None:
-    """Set what the options say of TCP; a system that cannot is left as it is."""
-    tcp = socket_below(transport)
-    if tcp is None or tcp.family not in (socket.AF_INET, socket.AF_INET6):
-        return
+Wanted = tuple[tuple[int, int, int], ...]
+"""Level, name and value of socket options."""
+
+
+def _wanted(options: ConnectionOptions, no_delay: bool) -> Wanted:
     keepalive = options.tcp_keepalive
-    wanted: list[tuple[int, int | None, float]] = []
+    wanted: list[tuple[int, int | None, float]] = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, no_delay)
+    ]
     if keepalive is not None:
-        wanted = [
+        wanted += [
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-            (socket.IPPROTO_TCP, _IDLE, keepalive.idle),
-            (socket.IPPROTO_TCP, _INTERVAL, keepalive.interval),
-            (socket.IPPROTO_TCP, _COUNT, keepalive.count),
+            (socket.IPPROTO_TCP, _IDLE, max(1, keepalive.idle)),
+            (socket.IPPROTO_TCP, _INTERVAL, max(1, keepalive.interval)),
+            (socket.IPPROTO_TCP, _COUNT, max(1, keepalive.count)),
         ]
     if options.write_timeout is not None:
         # This deadline also takes the place of the count of probes: not earlier than they end.
         longest = max(options.write_timeout, keepalive.longest if keepalive is not None else 0)
-        wanted.append((socket.IPPROTO_TCP, _USER_TIMEOUT, min(longest * 1000, 0x7FFFFFFF)))
+        milliseconds = min(max(longest * 1000, 1), 0x7FFFFFFF)
+        wanted.append((socket.IPPROTO_TCP, _USER_TIMEOUT, milliseconds))
+    return tuple((level, name, int(value)) for level, name, value in wanted if name is not None)
+
+
+def _set_all(tcp: socket.socket, wanted: Wanted) -> None:
     for level, name, value in wanted:
-        if name is not None:
-            with contextlib.suppress(OSError):  # such as a peer that has left already
-                tcp.setsockopt(level, name, max(1, int(value)))
+        with contextlib.suppress(OSError):  # such as a peer that has left already
+            tcp.setsockopt(level, name, value)
+
+
+_inherited: Final[WeakKeyDictionary[object, tuple[ConnectionOptions, Wanted]]] = WeakKeyDictionary()
+"""What was set on the listening sockets, so that what they accept has it from the beginning."""
+
+
+def set_tcp_options(transport: object, options: ConnectionOptions, *, no_delay: bool) -> None:
+    """Set what the options say of TCP; a system that cannot is left as it is.
+
+    For a server it is set on the listening socket, too, whence Linux gives it to those accepted
+    later. One question to each then tells whether it has it: the last of the options, which are
+    set in order, was set when all were. It has not when it came before they were set.
+    """
+    tcp = socket_below(transport)
+    if tcp is None or tcp.family not in (socket.AF_INET, socket.AF_INET6):
+        if no_delay:
+            set_no_delay(transport)
+        return
+    port = getattr(_below(transport), "server", None)
+    known = None if port is None else _inherited.get(port)
+    if known is not None and known[0] is options and known[1][0][2] == no_delay:
+        wanted = known[1]
+        level, name, value = wanted[-1]
+        with contextlib.suppress(OSError):
+            if tcp.getsockopt(level, name) == value:
+                return
+    else:
+        wanted = _wanted(options, no_delay)
+        listening = getattr(port, "socket", None)
+        if isinstance(listening, socket.socket) and (known is None or known[0] is not options):
+            _set_all(listening, wanted)
+            _inherited[port] = (options, wanted)
+    _set_all(tcp, wanted)
 
 
 def read_large(transport: object) -> None:
@@ -79,10 +150,9 @@ def read_large(transport: object) -> None:
     Twisted has one attribute for that and for the bytes that wait until its transport is full: so
     that `send` waits above this, too.
     """
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    if isinstance(transport, FileDescriptor):
-        transport.bufferSize = LARGE_READ
+    lowest = _below(transport)
+    if isinstance(lowest, FileDescriptor):
+        lowest.bufferSize = LARGE_READ
 
 
 def unsent_bytes(transport: object) -> int | None:
