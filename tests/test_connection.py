@@ -10,8 +10,9 @@ import pytest
 from memory import BINARY, CLOSE, PING, PONG, TEXT, Peer, frame, masked_frame, opened_server, parse
 from twisted.internet.task import Clock
 
-from wsframe.connection import BURST, Connection, broadcast
+from wsframe.connection import BURST, Connection
 from wsframe.errors import ConnectionClosed
+from wsframe.fanout import broadcast
 from wsframe.handling import handle
 from wsframe.options import ServerOptions
 from wsframe.protocol import ConnectionServerFactory

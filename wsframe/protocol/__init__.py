@@ -21,6 +21,7 @@ from wsframe.protocol.bridge import (
 )
 from wsframe.protocol.client import WebSocketClientFactory, WebSocketClientProtocol, connectWS
 from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol, listenWS
+from wsframe.protocol.shared import SharedMessage
 
 __all__ = [
     "Accept",
@@ -28,6 +29,7 @@ __all__ = [
     "ConnectionServerFactory",
     "Listener",
     "ProcessRequest",
+    "SharedMessage",
     "WebSocketClientFactory",
     "WebSocketClientProtocol",
     "WebSocketServerFactory",

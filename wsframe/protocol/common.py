@@ -29,6 +29,7 @@ from wsframe.core.keepalive import Keepalive
 from wsframe.core.trace import Role
 from wsframe.errors import OpenError
 from wsframe.options import ConnectionOptions
+from wsframe.protocol.deflate import whole
 from wsframe.protocol.ending import Ending
 from wsframe.protocol.liveness import Liveness
 from wsframe.protocol.masking import apply_mask
@@ -114,6 +115,7 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
             # The certificate and the channel's ID are known now that TLS has shaken hands.
             this = cast(Any, self)
             this._transport_details = create_transport_details(self.transport, this.is_server)
+        self._perMessageCompress = whole(self._perMessageCompress)
         self.begin_keepalive()
         self.begin_lane()
         if self.tap is None and self.factory.trace is not None:
