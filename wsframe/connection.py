@@ -275,8 +275,14 @@ class Connection:
 
     def send_owed(self, shared: SharedMessage) -> None:
         """From `broadcast`: send what is owed, unless that was done meanwhile."""
-        if self._owed is not None and shared in self._owed:
+        owed = self._owed
+        if owed is None or shared not in owed:
+            return
+        if self._senders or len(owed) > 1:
             self._send_owed(shared)
+        else:
+            self._owed = None
+            self._hand_over_shared(shared)
 
     def _send_owed(self, last: SharedMessage | None = None) -> None:
         """Send what is owed, up to this one or all of it, behind what waits in `send` already."""

@@ -191,23 +191,21 @@ class _FanOut:
         What fires on the way may publish, and have this very one finished from within.
         """
         shared, left = pending.shared, pending.left
-        while shared.unfinished:
-            shared.step()
+        step = max(1, AT_A_TIME // (1 + shared.size // HEAVY))
+        while shared.unfinished or left:
             if until is not None and monotonic() >= until:
                 return False
-        count = 0
-        step = max(1, AT_A_TIME // (1 + shared.size // HEAVY))
-        while left:
-            connection = left.pop()
-            try:
-                connection.send_owed(shared)
-            except Exception:  # noqa: BLE001 - whatever it is, the others go on
-                _give_up(connection)
-            count += 1
-            if until is not None and count % step == 0 and monotonic() >= until:
-                break
-        if left:
-            return False
+            if shared.unfinished:
+                shared.step()
+                continue
+            for _ in range(min(step, len(left))):
+                if not left:  # finished from within
+                    break
+                connection = left.pop()
+                try:
+                    connection.send_owed(shared)
+                except Exception:  # noqa: BLE001 - whatever it is, the others go on
+                    _give_up(connection)
         if self._pending and self._pending[0] is pending:
             self._pending.popleft()
             self._bytes -= shared.size

@@ -150,7 +150,7 @@ class Wire(CommonProtocol):
         """Send a message that many get, and return True; or False when this is not open."""
         if not self.can_send:
             return False
-        self.sendMessage(shared.payload, shared.is_binary)
+        self.send_message(shared.payload, shared.is_binary)
         return True
 
     def prepare_shared(self, shared: SharedMessage) -> None:

@@ -122,11 +122,13 @@ class MessageDeflate(PerMessageDeflate):
         self._forgets, self.window_bits = ours
         self._peer_forgets, self._peer_window_bits = theirs
         self._inflation = None
+        self.kind = self.window_bits, self.mem_level
+        """Whoever shares it can be sent the same bytes."""
 
     def compress_message(self, payload: bytes) -> bytes:
         """Return a whole message compressed."""
         if self._forgets:
-            return compress_alone(payload, self.window_bits, self.mem_level)
+            return compress_alone(payload, *self.kind)
         self.start_compress_message()
         return bytes(self.compress_message_data(payload) + self.end_compress_message())
 
@@ -141,7 +143,7 @@ class MessageDeflate(PerMessageDeflate):
     def start_compress_message(self) -> None:
         """Autobahn: a message follows, maybe in parts."""
         if self._compressor is None or self._forgets:
-            self._compressor = new_compressor(self.window_bits, self.mem_level)
+            self._compressor = new_compressor(*self.kind)
 
     def end_compress_message(self) -> bytes:
         """Autobahn: the message is complete; return the last of it."""

@@ -34,7 +34,7 @@ class SharedMessage:
 
     def prepare(self, compress: MessageDeflate) -> None:
         """Note that a connection will take it compressed; `step` then works on that."""
-        key = compress.window_bits, compress.mem_level
+        key = compress.kind
         if key not in self._compressed and key not in self._compressing:
             self._compressing[key] = Compression(self.payload, *key)
 
@@ -55,7 +55,7 @@ class SharedMessage:
 
     def compressed_for(self, compress: MessageDeflate) -> bytes:
         """Return the frame for a connection, which thereby has sent it."""
-        key = compress.window_bits, compress.mem_level
+        key = compress.kind
         while key in self._compressing:
             self._step(key)
         frame = self._compressed.get(key)
