@@ -216,6 +216,16 @@ def test_messages_that_end_in_a_final_block_do_not_end_the_stream(
     assert inflation._decompressor.unused_data == b""
 
 
+def test_the_history_goes_on_behind_a_final_block() -> None:
+    """The stream begins anew there, the window does not."""
+    (message,) = news(1)
+    behind = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=message)
+    again = behind.compress(message) + behind.flush(zlib.Z_SYNC_FLUSH)
+    assert len(again) < len(message) / 10
+    data = deflated(message, flush=zlib.Z_FINISH) + again.removesuffix(TAIL)
+    assert fed(Inflation(15), data, 2 * len(message)) == 2 * message
+
+
 def test_a_limit_holds_across_a_final_block() -> None:
     data = deflated(TEXT, flush=zlib.Z_FINISH) + deflated(TEXT)
     assert fed(Inflation(15), data, 2 * len(TEXT)) == 2 * TEXT
