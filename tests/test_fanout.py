@@ -17,13 +17,16 @@ from wsframe import fanout
 from wsframe.connection import Connection
 from wsframe.core.uri import parse_uri
 from wsframe.errors import ConnectionClosed
-from wsframe.fanout import MOST_PENDING, SLICE, broadcast
+from wsframe.fanout import FIRST, LONGEST, MOST_PENDING, SHORTEST, TURN, broadcast
 from wsframe.options import ClientOptions, Deflate, ServerOptions
 from wsframe.protocol import ConnectionClientFactory, ConnectionServerFactory
 from wsframe.protocol.deflate import MessageDeflate
 
 EXTENSIONS = "Sec-WebSocket-Extensions"
 WORDS = "the same words again and again, " * 20
+SLICE = 0.010
+"""Seconds of each turn, where the test is not about how long a slice is."""
+
 MANY = 48
 """More than are handed a message without a look at the clock."""
 
@@ -48,6 +51,8 @@ def clock() -> Clock:
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     time = Time()
     monkeypatch.setattr(fanout, "monotonic", time)
+    for name in ("FIRST", "SHORTEST", "LONGEST"):
+        monkeypatch.setattr(fanout, name, SLICE)
     monkeypatch.setattr(fanout, "UNTIMED", 16)
     monkeypatch.setattr(fanout, "AT_A_TIME", 2)
     return time
@@ -253,6 +258,36 @@ def test_a_broadcast_is_handed_out_in_slices(
     assert [s.payloads() for s in subscribers] == [[b"news"]] * MANY
     clock.advance(0)
     assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("kernel", [0.0, 3.0, 8.0, 20.0, 100.0])
+def test_slices_are_as_long_as_the_turns_allow(
+    clock: Clock,
+    time: Time,
+    subscribe: Subscribe,
+    monkeypatch: pytest.MonkeyPatch,
+    kernel: float,
+) -> None:
+    """The kernel takes so many times what the transports take, at the end of each turn."""
+    for name, value in (("FIRST", FIRST), ("SHORTEST", SHORTEST), ("LONGEST", LONGEST)):
+        monkeypatch.setattr(fanout, name, value)
+    subscribers = subscribe(MANY)
+    time.cost = 0.0001
+    took = []
+    done: Any = None
+    for number in range(20 * MANY):
+        began = time.now
+        turn(clock)
+        if done is None or done.called:
+            done = broadcast(connections(subscribers), str(number))
+        time.now += kernel * (time.now - began)
+        took.append(time.now - began)
+    settled = took[len(took) // 2 :]
+    if kernel <= 20:
+        assert max(took) <= 0.050
+    if 8 <= kernel <= 20:
+        assert max(settled) > 0.5 * TURN
+    turns(clock, done)
 
 
 def test_many_small_broadcasts_share_the_time_of_a_turn(

@@ -500,7 +500,6 @@ class Connection:
         """From the protocol: the transport is gone."""
         self.deliver()
         self._outcome = outcome
-        self._owed = None
         self._fail_senders()
         pings, self._pings = self._pings, {}
         for _, ponged in pings.values():

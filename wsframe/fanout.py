@@ -25,10 +25,20 @@ __all__ = ["broadcast"]
 
 _log: Final = Logger(namespace="wsframe.fanout")
 
-SLICE: Final = 0.010
-"""Seconds of a turn of the reactor that broadcasts take. What the transports are given in them goes
-to the kernel in the same turn, which takes up to three times as long: a turn stays below 50 ms,
-which nobody notices."""
+TURN: Final = 0.040
+"""Seconds of a turn of the reactor with its broadcasts and all that follows from them: it stays
+below 50 ms, which nobody notices. What the transports are given goes to the kernel in the same
+turn, and takes once to twenty times as long there: so a slice is measured by what turns took."""
+
+FIRST: Final = 0.002
+"""Seconds of the first slice, before any turn was measured: right where the kernel takes twenty
+times as long. Each further one may be twice as long as the one before it."""
+
+SHORTEST: Final = 0.001
+"""Seconds that a slice has at least, however long the turns are for other reasons."""
+
+LONGEST: Final = 0.020
+"""Seconds that a slice has at most: half of the turn."""
 
 UNTIMED: Final = 256
 """Deliveries of small messages, less than a millisecond's work, before the clock is looked at."""
@@ -56,12 +66,12 @@ def broadcast(connections: Iterable[Connection], message: Message) -> Awaitable[
     so that `options.send_buffer` would be exceeded, is closed with 1008, and one that fails is
     aborted; the others go on.
 
-    A broadcast takes 10 ms of a turn of the reactor, and what does not fit follows in the next
-    turns; each connection gets everything in the order of the calls. The Deferred fires when all
-    have been handed the message. Who publishes faster than that should wait for it: when 32
-    broadcasts are pending, or more bytes of messages than `options.send_buffer`, the oldest one is
-    finished before this returns, however long that takes. Nobody has to wait, and it never fails;
-    cancelling it ends the wait and not the broadcast.
+    A broadcast takes so much of a turn of the reactor that the turn stays below 50 ms, and what
+    does not fit follows in the next turns; each connection gets everything in the order of the
+    calls. The Deferred fires when all have been handed the message. Who publishes faster than that
+    should wait for it: when 32 broadcasts are pending, or more bytes of messages than
+    `options.send_buffer`, the oldest one is finished before this returns, however long that takes.
+    Nobody has to wait, and it never fails; cancelling it ends the wait and not the broadcast.
 
     Raises TypeError for a message that is not str or bytes, and for what is no `Connection`.
     """
@@ -104,6 +114,8 @@ class _FanOut:
         self._pending: deque[_Pending] = deque()
         self._bytes = 0
         self._work = 0
+        self._slice = FIRST
+        self._began = 0.0
         self._until: float | None = None
         """When this turn's time is over; None while it is not taken. Then a next turn is due."""
         self._busy = False
@@ -139,11 +151,17 @@ class _FanOut:
             self._take_time()
 
     def _take_time(self) -> None:
-        self._until = monotonic() + SLICE
+        self._began = monotonic()
+        self._until = self._began + self._slice
         reactor: Any = self._reactor()
         reactor.callLater(0, self._next_turn)
 
     def _next_turn(self) -> None:
+        took = monotonic() - self._began
+        if self._pending or took > TURN:
+            # The slice was used up: from this turn follows how long the next one's may be.
+            wanted = self._slice * min(2.0, TURN / max(took, self._slice))
+            self._slice = min(LONGEST, max(SHORTEST, wanted))
         self._work = 0
         self._until = None
         if self._pending:

@@ -79,7 +79,8 @@ async def test_a_hundred_get_everything_in_order_over_many_turns(
     compression: Deflate | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one leaves, and messages of their own go to some."""
-    monkeypatch.setattr(fanout, "SLICE", 0.0005)
+    for name in ("FIRST", "SHORTEST", "LONGEST"):
+        monkeypatch.setattr(fanout, name, 0.0005)
     monkeypatch.setattr(fanout, "UNTIMED", 16)
     monkeypatch.setattr(fanout, "AT_A_TIME", 2)
     async with serving(compression=compression) as (server, url, handled):
