@@ -290,6 +290,20 @@ def test_slices_are_as_long_as_the_turns_allow(
     turns(clock, done)
 
 
+def test_a_turn_without_broadcasts_ends_what_the_one_before_it_began(
+    clock: Clock, time: Time, subscribe: Subscribe
+) -> None:
+    """The next small one is neither timed nor late."""
+    subscribers = subscribe(MANY)
+    time.cost = SLICE
+    turns(clock, broadcast(connections(subscribers), "1"))
+    turn(clock)
+    assert clock.getDelayedCalls() == []
+    assert broadcast(connections(subscribers[:3]), "2").called
+    assert [s.payloads() for s in subscribers[:3]] == [[b"1", b"2"]] * 3
+    assert clock.getDelayedCalls() == []
+
+
 def test_many_small_broadcasts_share_the_time_of_a_turn(
     clock: Clock, time: Time, subscribe: Subscribe
 ) -> None:

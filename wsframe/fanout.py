@@ -227,8 +227,7 @@ class _FanOut:
         if self._pending and self._pending[0] is pending:
             self._pending.popleft()
             self._bytes -= shared.size
-            if not pending.done.called:
-                pending.done.callback(None)
+            pending.done.callback(None)
         return True
 
 

@@ -52,8 +52,6 @@ class Base:
     peer: str | None
     maxMessagePayloadSize: int
     maxFramePayloadSize: int
-    send_queue: Any
-    _perMessageCompress: Any
     autoPingInterval: float
     autoPingTimeout: float
     autoPingPendingCall: IDelayedCall | None
