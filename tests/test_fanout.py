@@ -260,7 +260,7 @@ def test_a_broadcast_is_handed_out_in_slices(
     assert clock.getDelayedCalls() == []
 
 
-@pytest.mark.parametrize("kernel", [0.0, 3.0, 8.0, 20.0, 100.0])
+@pytest.mark.parametrize("kernel", [0.0, 3.0, 8.0, 15.0, 100.0])
 def test_slices_are_as_long_as_the_turns_allow(
     clock: Clock,
     time: Time,
@@ -280,12 +280,13 @@ def test_slices_are_as_long_as_the_turns_allow(
         turn(clock)
         if done is None or done.called:
             done = broadcast(connections(subscribers), str(number))
-        time.now += kernel * (time.now - began)
+        if number % 5:  # now and then the kernel takes it all at once
+            time.now += kernel * (time.now - began)
         took.append(time.now - began)
     settled = took[len(took) // 2 :]
-    if kernel <= 20:
+    if kernel <= 15:
         assert max(took) <= 0.050
-    if 8 <= kernel <= 20:
+    if 8 <= kernel <= 15:
         assert max(settled) > 0.5 * TURN
     turns(clock, done)
 

@@ -25,20 +25,25 @@ __all__ = ["broadcast"]
 
 _log: Final = Logger(namespace="wsframe.fanout")
 
-TURN: Final = 0.040
-"""Seconds of a turn of the reactor with its broadcasts and all that follows from them: it stays
-below 50 ms, which nobody notices. What the transports are given goes to the kernel in the same
-turn, and takes once to twenty times as long there: so a slice is measured by what turns took."""
+TURN: Final = 0.030
+"""Seconds that a turn of the reactor is to take with its broadcasts and all that follows from them,
+so that turns stay below 50 ms, which nobody notices. What the transports are given goes to the
+kernel in the same turn, and takes up to twenty times as long there: so a slice is measured by
+what turns took."""
 
 FIRST: Final = 0.002
-"""Seconds of the first slice, before any turn was measured: right where the kernel takes twenty
-times as long. Each further one may be twice as long as the one before it."""
+"""Seconds of the first slice, before any turn was measured: right where the kernel takes fifteen
+times as long."""
+
+GROWTH: Final = 1.25
+"""How much longer than the one before it a slice may be: a turn in which the kernel happened to
+take nothing says little about the next one."""
 
 SHORTEST: Final = 0.001
 """Seconds that a slice has at least, however long the turns are for other reasons."""
 
 LONGEST: Final = 0.020
-"""Seconds that a slice has at most: half of the turn."""
+"""Seconds that a slice has at most: two thirds of the turn."""
 
 UNTIMED: Final = 256
 """Deliveries of small messages, less than a millisecond's work, before the clock is looked at."""
@@ -160,7 +165,7 @@ class _FanOut:
         took = monotonic() - self._began
         if self._pending or took > TURN:
             # The slice was used up: from this turn follows how long the next one's may be.
-            wanted = self._slice * min(2.0, TURN / max(took, self._slice))
+            wanted = self._slice * min(GROWTH, TURN / max(took, self._slice))
             self._slice = min(LONGEST, max(SHORTEST, wanted))
         self._work = 0
         self._until = None
