@@ -19,7 +19,7 @@ async def chat(connection):
     people.add(connection)
     try:
         async for message in connection:
-            broadcast(people - {connection}, message)
+            await broadcast(people - {connection}, message)
     finally:
         people.discard(connection)
 

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wsframe.core.*",),
     ("wsframe.options", "wsframe.trace", "wsframe.signals"),
     ("wsframe.protocol.*", "wsframe.reactor"),
-    ("wsframe.connection",),
+    ("wsframe.connection", "wsframe.fanout"),
     ("wsframe.endpoints.*", "wsframe.handling", "wsframe.auth"),
     ("wsframe.client.*", "wsframe.server", "wsframe.hub", "wsframe.backplane.*"),
     ("wsframe",),  # the public names

@@ -24,8 +24,9 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 
 from wsframe.awaiting import run
-from wsframe.connection import BURST, Connection, broadcast
+from wsframe.connection import BURST, Connection
 from wsframe.errors import ConnectionClosed
+from wsframe.fanout import broadcast
 from wsframe.handling import handle
 from wsframe.options import ServerOptions
 from wsframe.protocol import ConnectionServerFactory
@@ -163,11 +164,15 @@ def test_a_subscriber_that_reads_is_not_taken_for_a_slow_one(clock: Clock) -> No
     this = Opened(clock, send_buffer=1_000_000)
     this.block()
     for _ in range(40):
-        broadcast([this.connection], b"y" * 100_000)
+        done = broadcast([this.connection], b"y" * 100_000)
+        while not done.called:  # the turns of the fan-out
+            clock.advance(0)
         this.peer.transport.drain()
     assert this.connection.close_code is None
     for _ in range(11):
-        broadcast([this.connection], b"y" * 100_000)
+        done = broadcast([this.connection], b"y" * 100_000)
+        while not done.called:
+            clock.advance(0)
     assert this.connection.close_code == 1008
 
 

@@ -27,8 +27,9 @@ from memory import (
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
-from wsframe.connection import Connection, broadcast
+from wsframe.connection import Connection
 from wsframe.errors import ConnectionClosed
+from wsframe.fanout import broadcast
 from wsframe.options import ServerOptions
 from wsframe.protocol import (
     ConnectionServerFactory,

@@ -14,7 +14,7 @@ from wsframe.client import (
     reconnecting,
 )
 from wsframe.clock import use_monotonic_clock
-from wsframe.connection import Connection, Message, State, broadcast
+from wsframe.connection import Connection, Message, State
 from wsframe.core import events
 from wsframe.core.credentials import ProxyCredentials
 from wsframe.core.http import Headers, Request, Response
@@ -72,6 +72,7 @@ from wsframe.errors import (
     TLSFailed,
     WSFrameError,
 )
+from wsframe.fanout import broadcast
 from wsframe.options import (
     ClientOptions,
     ConnectionOptions,

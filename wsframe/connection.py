@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 from collections import deque
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final, cast
 from uuid import UUID, uuid4
@@ -14,7 +13,6 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from wsframe.awaiting import Awaitable, failed, fired, relay
-from wsframe.core import frames
 from wsframe.core.closing import check_close
 from wsframe.core.events import Counts
 from wsframe.core.frames import Message
@@ -28,10 +26,10 @@ from wsframe.errors import (
     ReceiveTimeout,
     SendBufferFull,
 )
-from wsframe.protocol import OPEN, Wire
+from wsframe.protocol import OPEN, SharedMessage, Wire
 from wsframe.trace import Trace, check_trace
 
-__all__ = ["Connection", "Message", "State", "broadcast"]
+__all__ = ["Connection", "Message", "State"]
 
 _RESUME_PART: Final = 4
 """Reading resumes when the receive queue has drained to this part of its limit: often enough that
@@ -71,6 +69,7 @@ class Connection:
         "_messages",
         "_options",
         "_outcome",
+        "_owed",
         "_paused",
         "_pings",
         "_receiver",
@@ -92,6 +91,7 @@ class Connection:
         self._receiver: Awaitable[Message] | Driver | None = None
         self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = _NOTHING
         self._waiting_bytes = 0
+        self._owed: list[SharedMessage] | None = None
         self._pings: dict[bytes, tuple[float, Awaitable[float]]] = {}
         self._outcome: ConnectionClosed | None = None
         self._closed_waiters: list[Awaitable[ConnectionClosed]] = []
@@ -217,6 +217,8 @@ class Connection:
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
         wire = self._wire
+        if self._owed is not None:
+            self._send_owed()
         if wire.state != OPEN:
             return failed(self._end())
         if not wire.blocked and not self._senders:
@@ -255,14 +257,53 @@ class Connection:
         counts[1] += len(payload)
         self._wire.send_message(payload, is_binary)
 
-    def send_shared(self, frame: bytes, payload: bytes, is_binary: bool) -> None:
-        """From `broadcast`: send without waiting, and behind what waits in `send` already."""
-        while self._senders and self._wire.can_send:
-            self._send_first()
-        if self._wire.can_send:
-            self._counts[0] += 1
-            self._counts[1] += len(payload)
-            self._wire.send_shared(frame, payload, is_binary)
+    def prepare_shared(self, shared: SharedMessage) -> None:
+        """From `broadcast`: tell what will be asked of a message that takes time to compress."""
+        self._wire.prepare_shared(shared)
+
+    def send_shared(self, shared: SharedMessage) -> bool:
+        """From `broadcast`: send without waiting; False while calls of `send` wait, not sent."""
+        if self._senders:
+            return False
+        self._hand_over_shared(shared)
+        return True
+
+    def _hand_over_shared(self, shared: SharedMessage) -> None:
+        if self._wire.send_shared(shared):
+            counts = self._counts
+            counts[0] += 1
+            counts[1] += shared.size
+
+    def owe(self, shared: SharedMessage) -> None:
+        """From `broadcast`: send this before anything else; `send_owed` will see to it."""
+        if self._owed is None:
+            self._owed = [shared]
+        else:
+            self._owed.append(shared)
+
+    def send_owed(self, shared: SharedMessage) -> None:
+        """From `broadcast`: send what is owed, unless that was done meanwhile."""
+        owed = self._owed
+        if owed is None or shared not in owed:
+            return
+        if self._senders or len(owed) > 1:
+            self._send_owed(shared)
+        else:
+            self._owed = None
+            self._hand_over_shared(shared)
+
+    def _send_owed(self, last: SharedMessage | None = None) -> None:
+        """Send what is owed, up to this one or all of it, behind what waits in `send` already."""
+        while self._owed is not None:
+            if self._senders and self._wire.can_send:
+                self._send_first()  # what goes on then may have sent all that is owed
+                continue
+            shared = self._owed.pop(0)
+            if not self._owed:
+                self._owed = None
+            self._hand_over_shared(shared)
+            if shared is last:
+                return
 
     def ping(self, payload: bytes | None = None) -> Awaitable[float]:
         """Send a ping; fires with the round trip in seconds when its pong arrives.
@@ -280,6 +321,8 @@ class Connection:
             raise TypeError(f"a ping's payload is bytes, not {type(payload).__name__}")
         if len(payload) > 125:
             raise ValueError(f"a ping's payload has at most 125 bytes, not {len(payload)}")
+        if self._owed is not None:
+            self._send_owed()
         if not self._wire.can_send:
             return failed(self._end())
         if payload in self._pings or len(self._pings) >= self._wire.options.pending_pings:
@@ -432,6 +475,8 @@ class Connection:
         Raises TypeError and ValueError for a code or reason that may not be sent.
         """
         encoded = check_close(code, reason)
+        if self._owed is not None:
+            self._send_owed()
         while self._senders and self._wire.can_send:
             self._send_first()
         self._wire.start_close(code, encoded)
@@ -512,23 +557,3 @@ def _cancel_call(result: Any, call: IDelayedCall) -> Any:
     if call.active():
         call.cancel()
     return result
-
-
-def broadcast(connections: Iterable[Connection], message: Message) -> None:
-    """Send one message to many connections, without waiting for any of them.
-
-    Connections that are closing are passed over. The frame is built once for all clients of a
-    server; a connection whose peer reads too slowly, so that `options.send_buffer` would be
-    exceeded, is closed with 1008 and the others go on.
-
-    Raises TypeError for anything but str and bytes.
-    """
-    if isinstance(message, str):
-        payload, opcode = message.encode(), frames.TEXT
-    elif isinstance(message, bytes):
-        payload, opcode = message, frames.BINARY
-    else:
-        raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
-    frame = frames.frame_head(opcode, len(payload)) + payload
-    for connection in list(connections):
-        connection.send_shared(frame, payload, opcode == frames.BINARY)

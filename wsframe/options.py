@@ -394,8 +394,15 @@ DEFAULT_WORKER_OPTIONS: Final = WorkerOptions()
 class Deflate:
     """Compression with permessage-deflate (RFC 7692): what is offered, and what is accepted.
 
-    A connection has a compressor and a decompressor of its own. With the defaults that is about
-    64 KiB; with zlib's largest windows it would be 300.
+    A connection has a compressor and a decompressor of its own once there is something to compress:
+    48 KiB with the defaults, 243 KiB with zlib's own. A side that begins every message with an
+    empty window has none between two messages, and one that only ever broadcasts has none at all.
+    For a feed of 1 KiB of JSON (a compressor, a decompressor, what remains of a message)::
+
+        window bits     9         11        12        13        15        no context takeover
+        compressor      23 KiB    29 KiB    37 KiB    53 KiB    144 KiB   none
+        decompressor    7 KiB     9 KiB     12 KiB    15 KiB    40 KiB    none
+        remains         26 %      19 %      20 %      20 %      19 %      31 %
     """
 
     client_no_context_takeover: bool = False
@@ -406,17 +413,20 @@ class Deflate:
 
     client_max_window_bits: int = 12
     """From 9 to 15: the client's window has at most 2 to that power bytes. 12, 4 KiB, is the
-    default of `websockets`, which measured how little larger ones gain."""
+    default of `websockets`: four messages of 1 KiB, and larger ones gain next to nothing."""
 
     server_max_window_bits: int = 12
     """The same for the server's window."""
 
     mem_level: int = 5
     """From 1 to 9: the memory of this side's compressor beside its window, 2 to that power plus 9
-    bytes. 5 is the default of `websockets`, 8 that of zlib."""
+    bytes. 5 is the default of `websockets`, 8 that of zlib: 58 KiB more, for 1 % less of a message
+    of 64 KiB and nothing of one of 1 KiB. With the extra `wsframe[speedups]` a compressor takes
+    62 KiB from level 5 on, and as before below it."""
 
     threshold: int = 64
-    """Bytes below which a message is sent as it is: compression would cost time for nothing."""
+    """Bytes below which a message is sent as it is. 64 bytes of JSON that refer to nothing before
+    them lose a sixth, 32 bytes nothing; and a packet has 52 bytes before the first of them."""
 
     def __post_init__(self) -> None:
         for name in ("client_no_context_takeover", "server_no_context_takeover"):

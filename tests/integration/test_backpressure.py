@@ -12,8 +12,9 @@ import pytest_twisted
 from twisted.internet import defer
 
 from wsframe.client import connect
-from wsframe.connection import Connection, broadcast
+from wsframe.connection import Connection
 from wsframe.errors import ConnectionClosedError, SendBufferFull
+from wsframe.fanout import broadcast
 from wsframe.options import ClientOptions, ServerOptions
 
 from .interop import serving

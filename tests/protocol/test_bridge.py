@@ -32,6 +32,7 @@ from wsframe.protocol import (
     Accept,
     ConnectionClientFactory,
     ConnectionServerFactory,
+    SharedMessage,
 )
 
 
@@ -367,7 +368,7 @@ def test_sending_through_the_wire(clock: Clock) -> None:
 
     peer.protocol.send_message(b"t", False)
     peer.protocol.send_ping(b"p")
-    peer.protocol.send_shared(frame(BINARY, b"ready made"), b"ready made", True)
+    assert peer.protocol.send_shared(SharedMessage(b"ready made", True))
     peer.send(masked_frame(PING, b"q"))
 
     assert [(f.opcode, f.payload) for f in peer.frames()] == [
@@ -381,7 +382,7 @@ def test_sending_through_the_wire(clock: Clock) -> None:
 def test_a_client_masks_what_servers_share(clock: Clock) -> None:
     peer = connected(clock)
 
-    peer.protocol.send_shared(frame(BINARY, b"shared"), b"shared", True)
+    assert peer.protocol.send_shared(SharedMessage(b"shared", True))
 
     (found,) = peer.frames()
     assert found.payload == b"shared"

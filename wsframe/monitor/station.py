@@ -13,7 +13,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from wsframe.clock import monotonic_clock
-from wsframe.connection import Connection, broadcast
+from wsframe.connection import Connection
+from wsframe.fanout import broadcast
 from wsframe.handling import safe_text
 from wsframe.monitor.registry import Registry, ReportRefused, Update
 from wsframe.monitor.report import InvalidReport, decode

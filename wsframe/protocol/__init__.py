@@ -22,6 +22,7 @@ from wsframe.protocol.bridge import (
 )
 from wsframe.protocol.client import WebSocketClientFactory, WebSocketClientProtocol, connectWS
 from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol, listenWS
+from wsframe.protocol.shared import SharedMessage
 
 __all__ = [
     "OPEN",
@@ -30,6 +31,7 @@ __all__ = [
     "ConnectionServerFactory",
     "Listener",
     "ProcessRequest",
+    "SharedMessage",
     "WebSocketClientFactory",
     "WebSocketClientProtocol",
     "WebSocketServerFactory",

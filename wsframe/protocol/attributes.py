@@ -85,6 +85,7 @@ _NAMES = (
     *("logOctets", "autoFragmentSize", "openHandshakeTimeoutCall", "autoPingPendingCall"),
     *("keepalive", "trafficStats", "lane", "_most", "request", "_head", "listener"),
     *("current_frame", "current_frame_masker", "control_frame_data", "_ping_payload", "_is_open"),
+    *("_reading", "_handed"),
 )
 """What an idle connection has of its own, sooner or later."""
 

@@ -30,6 +30,7 @@ from wsframe.protocol.client import WebSocketClientFactory, WebSocketClientProto
 from wsframe.protocol.common import CommonProtocol
 from wsframe.protocol.deflate import accept_answer, accept_offer, offer
 from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol
+from wsframe.protocol.shared import SharedMessage
 
 __all__ = [
     "OPEN",
@@ -147,16 +148,25 @@ class Wire(CommonProtocol):
         """Send a ping."""
         self.sendFrame(frames.PING, payload)
 
-    def send_shared(self, frame: bytes, payload: bytes, is_binary: bool) -> None:
-        """Send a message of which the unmasked frame is built already, where that will do."""
-        if self.factory.isServer:
-            self.sendData(frame)
-        else:
-            self.sendMessage(payload, is_binary)
+    def send_shared(self, shared: SharedMessage) -> bool:
+        """Send a message that many get, and return True; or False when this is not open."""
+        if not self.can_send:
+            return False
+        self.send_message(shared.payload, shared.is_binary)
+        return True
+
+    def prepare_shared(self, shared: SharedMessage) -> None:
+        """Tell a message that is long whether it will be sent compressed, and how."""
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection: a Close frame with that code, then nothing more is read."""
         self._fail_connection(code, reason)
+
+    def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
+        # What came before is handed out before the connection is failed, so that it is answered.
+        if self.listener is not None and self.state == OPEN:
+            self.listener.deliver()
+        super()._fail_connection(code, reason)
 
     def _onOpen(self) -> None:
         super()._onOpen()
@@ -284,6 +294,23 @@ class ServerWire(Wire, WebSocketServerProtocol):
     def opened(self) -> None:
         self.factory.opening.discard(self)
         self.listener = self.factory.opened(self)
+
+    def send_shared(self, shared: SharedMessage) -> bool:
+        # A subscriber costs hardly more than what is done here: no call that is not needed.
+        if self.state != OPEN or self._discarding:
+            return False
+        frame = shared.frame
+        if self._perMessageCompress is not None and shared.size >= self.factory.compress_from:
+            frame = shared.compressed_for(self._perMessageCompress)
+        if self.blocked or self.tap is not None or self.send_queue:
+            self.sendData(frame)
+        else:
+            self.transport.write(frame)
+        return True
+
+    def prepare_shared(self, shared: SharedMessage) -> None:
+        if self._perMessageCompress is not None and shared.size >= self.factory.compress_from:
+            shared.prepare(self._perMessageCompress)
 
 
 class ConnectionServerFactory(WebSocketServerFactory):

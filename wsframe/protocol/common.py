@@ -27,6 +27,7 @@ from wsframe.deadlines import Deadline, Deadlines, deadlines_of
 from wsframe.errors import OpenError
 from wsframe.options import ConnectionOptions
 from wsframe.protocol.attributes import settings_of
+from wsframe.protocol.deflate import whole
 from wsframe.protocol.ending import Ending
 from wsframe.protocol.liveness import Liveness
 from wsframe.protocol.masking import apply_mask
@@ -120,6 +121,8 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
             # The certificate and the channel's ID are known now that TLS has shaken hands.
             this = cast(Any, self)
             this._transport_details = create_transport_details(self.transport, this.is_server)
+        if self._perMessageCompress is not None:
+            self._perMessageCompress = whole(self._perMessageCompress)
         self.begin_keepalive()
         self.begin_lane()
         self.begin_sending()
@@ -157,7 +160,7 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
                 self.tap.learn(request)
             sent_left, received_left = self._sent_left(), self._received_left()
             self.tap.join(self.peer or "unknown", sent_left=sent_left, received_left=received_left)
-            self.tap.received(self.data)  # it has come, and is not parsed yet
+            self.tap.received(self.unparsed())
 
     def _new_tap(self, trace: Trace) -> Tap:
         role: Role = "server" if self.factory.isServer else "client"

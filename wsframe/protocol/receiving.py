@@ -59,6 +59,12 @@ class Receiving(Base):
     _most: int = 0
     """Bytes that a frame may have."""
 
+    _reading: tuple[bytes, int, bool] | None = None
+    """What is being received, and where it goes on behind what is in hand; or, for the lane, where
+    the frames begin of which `_handed` were handed to the application."""
+
+    _handed = 0
+
     _partial: Partial | None = None
     """A message of which not all bytes have come, when the lane takes it."""
 
@@ -93,9 +99,16 @@ class Receiving(Base):
             self.logRxOctets(data)  # type: ignore[attr-defined]
         if self.current_frame is None and self.data:
             data, self.data = self.data + data, b""  # the head of a frame was not complete
+        try:
+            self._receive_frames(data)
+        finally:
+            self._reading = None
+
+    def _receive_frames(self, data: bytes) -> None:
         at, size = 0, len(data)
         if self._partial is not None:
             at = min(size, self._partial.missing)
+            self._reading = data, at, False
             self._take_part(self._partial, data[:at] if at < size else data)
         while at < size and not self._discarding:
             if self.current_frame is not None:
@@ -107,6 +120,7 @@ class Receiving(Base):
                     and not self.inside_message
                     and self._listeners is None  # of Autobahn's event "message"
                 ):
+                    self._reading = data, at, True
                     messages, octets, at = decode(
                         data, at, masked=self.factory.isServer, most=self._most, mask=mask_long
                     )
@@ -118,9 +132,19 @@ class Receiving(Base):
                     if self._begin_part(data, at):
                         return
                 end = frame_end(data, at) or size
+            self._reading = data, end, False
             self.data = data[at:end]
             at = end
             self.consumeData()
+
+    def unparsed(self) -> bytes:
+        """Return what has come and was not handed to the application yet."""
+        if self._reading is None:
+            return self.data
+        data, at, by_lane = self._reading
+        for _ in range(self._handed if by_lane else 0):
+            at = frame_end(data, at) or len(data)
+        return self.data + data[at:]
 
     def begin_lane(self) -> None:
         """Begin, when the WebSocket is open: only now is it known what the application set."""
@@ -167,9 +191,10 @@ class Receiving(Base):
     def messages_received(self, messages: list[Message], octets: int) -> None:
         """Give messages that came, `octets` bytes in all, to the application."""
         this: Any = self
-        for message in messages:
+        for place, message in enumerate(messages, 1):
             if self._discarding or self.state == _CLOSED:
                 return
+            self._handed = place
             if isinstance(message, str):
                 self.call_application(this.onMessage, message.encode(), False)
             else:

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from wsframe.core import frames
 from wsframe.protocol.base import Base
+from wsframe.protocol.deflate import compress_message
 from wsframe.protocol.masking import apply_mask, mask_key
 
 __all__ = ["Outgoing", "Sending"]
@@ -210,8 +211,7 @@ class Sending(Base):
         if len(payload) < self.factory.compress_from:
             doNotCompress = True
         if compress is not None and not doNotCompress:
-            compress.start_compress_message()
-            payload = compress.compress_message_data(payload) + compress.end_compress_message()
+            payload = compress_message(compress, payload)
             rsv = 4
         stats.outgoingOctetsWebSocketLevel += len(payload)
         opcode = frames.BINARY if isBinary else frames.TEXT

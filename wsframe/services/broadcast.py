@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
-from wsframe.connection import Connection, broadcast
+from wsframe.connection import Connection
+from wsframe.fanout import broadcast
 from wsframe.services.listening import ListeningOptions, ListeningService
 
 __all__ = ["Options", "makeService"]
@@ -27,7 +28,7 @@ class Room:
         self._members.add(connection)
         try:
             async for message in connection:
-                broadcast(self._members - {connection}, message)
+                await broadcast(self._members - {connection}, message)
         finally:
             self._members.discard(connection)
 
