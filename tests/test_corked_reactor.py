@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Factory, ProcessProtocol, Protocol
-from twisted.python import log
+from twisted.python import context, log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -426,11 +427,12 @@ def test_a_regular_file_is_written(
         assert turns.reactor.getWriters() == [writer]
         turns.end_turn()
         assert turns.poller.told == refused
+        if refused:
+            writer.write(b"x" * 100)
+            assert turns.reactor.getWriters() == [writer]
         turns.until(lambda: not turns.reactor.getWriters())
-        writer.write(b"y")
-        turns.end_turn()
-        assert turns.reactor.getWriters() == []
-    assert (tmp_path / "file").read_bytes() == b"x" * 100 + b"y"
+        assert turns.reactor.getDelayedCalls() == []
+    assert (tmp_path / "file").read_bytes() == b"x" * (200 if refused else 100)
 
 
 # --- ends -----------------------------------------------------------------------------------------
@@ -531,10 +533,11 @@ def test_last_words_may_close_the_connection(either: Turns) -> None:
 def test_a_failed_write_of_one_who_does_not_read_ends_it(either: Turns) -> None:
     transport, peer = either.join(noting := Noting())
     transport.stopReading()
+    peer.sendall(b"not asked for")
     reset(peer)
     transport.write(b"unheard")
     either.until(lambda: noting.lost)
-    assert noting.lost == [error.ConnectionLost]
+    assert (noting.heard, noting.lost) == (b"", [error.ConnectionLost])
 
 
 def test_a_connection_whose_descriptor_went_away_ends(turns: Turns) -> None:
@@ -749,6 +752,7 @@ def test_lines_say_whose_data_is_handled(either: Turns, events: list[dict[str, A
 
     def say(this: Noting) -> None:
         log.msg("reading")
+        log.msg("looked up", system=context.get(log.ILogContext)["system"])
         log.callWithContext({"extra": 1}, log.msg, "nested")
         this.transport.write(b"x")
         either.reactor.callLater(0, log.msg, "timed")
@@ -777,7 +781,7 @@ def test_lines_say_whose_data_is_handled(either: Turns, events: list[dict[str, A
     said = {"".join(e["message"]): e["system"] for e in events if e["message"]}
     name = said["reading"]
     assert name.startswith("The Name,")
-    assert {said[what] for what in ("nested", "writing", "lost")} == {name}
+    assert {said[what] for what in ("looked up", "nested", "writing", "lost")} == {name}
     assert said["timed"] == "-"
 
 
@@ -798,16 +802,15 @@ def test_a_thread_that_was_started_while_reading_is_nobodys(
     turns: Turns, events: list[dict[str, Any]]
 ) -> None:
     """Whoever is served when it logs has nothing to do with it."""
-    _, peer = turns.join(Named(lambda this: turns.reactor.callInThread(log.msg, "in a thread")))
+
+    def start(_: Noting) -> None:
+        logged = threading.Event()
+        turns.reactor.callInThread(lambda: (log.msg("in a thread"), logged.set()))
+        assert logged.wait(WAIT)
+        turns.reactor.stop()
+
+    _, peer = turns.join(Named(start))
     peer.sendall(b"x")
-
-    def look() -> None:
-        if any("in a thread" in event["message"] for event in events):
-            turns.reactor.stop()
-        else:
-            turns.reactor.callLater(0.01, look)
-
-    turns.reactor.callLater(0, look)
     turns.reactor.callLater(WAIT, turns.reactor.crash)
     turns.reactor.run(installSignalHandlers=False)
     assert [e["system"] for e in events if "in a thread" in e["message"]] == ["-"]
