@@ -7,6 +7,7 @@
 #   make lint                 ruff and mypy
 #   make soak                 a hundred thousand reconnects, and nothing is left of them
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
+#   make reactor-conformance  Twisted's own tests on the corked reactor; a part of `conformance`
 #   make bench                the benches, beside their peers, for four minutes
 #   make clean                remove what the above made
 
@@ -111,6 +112,12 @@ lint: $(VENV)/.lint
 soak: $(VENV)/.test
 	@WSFRAME_SOAK_ROUNDS=$${WSFRAME_SOAK_ROUNDS:-40000} \
 	    $(BIN)/python -m pytest tests/client/test_many_reconnects.py $(ARGS)
+
+.PHONY: conformance reactor-conformance
+conformance: reactor-conformance
+
+reactor-conformance: $(VENV)/.test
+	@$(BIN)/python scripts/reactor-conformance
 
 # Apart from `test`: the Python side of GSSAPI has no wheels.
 kerberos: $(VENV)/.test

@@ -11,7 +11,7 @@ TALK = """
 import sys
 from importlib import import_module
 name = sys.argv[1]
-import_module(f"twisted.internet.{name}").install()
+import_module(name).install()
 from twisted.internet.task import react
 from wsframe import connect, serve
 
@@ -33,7 +33,7 @@ react(main)
 
 PLAIN = """
 import sys
-import wsframe, wsframe.protocol, wsframe.services.monitor, wsframe.services.agent
+import wsframe, wsframe.protocol, wsframe.reactor, wsframe.services.monitor, wsframe.services.agent
 print("twisted.internet.reactor" in sys.modules)
 """
 
@@ -53,10 +53,11 @@ def run(code: str, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("selectreactor", "SelectReactor"),
-        ("pollreactor", "PollReactor"),
-        ("epollreactor", "EPollReactor"),
-        ("asyncioreactor", "AsyncioSelectorReactor"),
+        ("twisted.internet.selectreactor", "SelectReactor"),
+        ("twisted.internet.pollreactor", "PollReactor"),
+        ("twisted.internet.epollreactor", "EPollReactor"),
+        ("twisted.internet.asyncioreactor", "AsyncioSelectorReactor"),
+        ("wsframe.reactor", "CorkedReactor"),
     ],
 )
 def test_a_client_and_a_server_talk_under_the_reactor(module: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The services and the endpoint description that Twisted offers once wsframe is installed.
+"""The services, the endpoint description and the reactor that Twisted offers with wsframe.
 
 There is no ``__init__.py`` in this directory or above it: one would replace Twisted's own package.
 Each service is named by a dotted string, and the parser imported when a description is its own, so
@@ -7,6 +7,7 @@ listing them imports none of wsframe.
 
 from typing import Any
 
+from twisted.application.reactors import Reactor
 from twisted.application.service import ServiceMaker
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
@@ -41,6 +42,12 @@ ws_agent = ServiceMaker(
     "wsframe.services.agent",
     "Report this machine to a monitor, through a proxy where one is set.",
     "ws-agent",
+)
+
+corked_reactor = Reactor(
+    "corked",
+    "wsframe.reactor",
+    "epoll(7) based reactor, which writes at the end of each turn.",
 )
 
 
