@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
@@ -92,7 +93,8 @@ def print_reasons(apis: set[str]) -> None:
 
 
 def main() -> None:
-    known = {str(c): c for c in (Configuration(*p) for p in product(ROLES, APIS, REACTORS))}
+    reactors = [name for name in REACTORS if name == "default" or find_spec("wsframe.reactor")]
+    known = {str(c): c for c in (Configuration(*p) for p in product(ROLES, APIS, reactors))}
     parser = argparse.ArgumentParser(
         prog="conformance", description=__doc__, epilog=f"CONFIGURATION: {', '.join(known)}"
     )
@@ -107,6 +109,8 @@ def main() -> None:
     if arguments.quick:
         spec["messages"] = QUICK_MESSAGES
         print(f"quick: {QUICK_MESSAGES} messages in each of the cases 12 and 13, not 1000")
+    if len(reactors) < len(REACTORS):
+        print("there is no wsframe.reactor yet: the default reactor alone")
     chosen = [known[name] for name in arguments.names or known]
     passed = asyncio.run(run_all(chosen, spec, arguments.jobs))
     print_reasons({configuration.api for configuration in chosen})
