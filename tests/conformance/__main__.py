@@ -26,16 +26,19 @@ REACTORS = {"default": "EPollReactor", "corked": "CorkedReactor"}
 
 QUICK_MESSAGES = 10
 
+LIMIT, QUICK_LIMIT = 7200.0, 1200.0
+"""Seconds that one configuration may take: some five times what it takes on two idle cores."""
+
 KINDS = ("OK", "INFORMATIONAL", "NON-STRICT", "bad")
 HEADINGS = ("role  ", "API     ", "reactor", "cases", *KINDS, "seconds")
 
 
-async def judged(configuration: Configuration, spec: Mapping[str, Any]) -> list[str]:
+async def judged(configuration: Configuration, spec: Mapping[str, Any], limit: float) -> list[str]:
     """Run a configuration, print its row, and return what is wrong."""
     wrong = []
     begun = time.monotonic()
     try:
-        await run(configuration, spec)
+        await run(configuration, spec, limit)
     except Failed as error:
         wrong.append(str(error))
     seconds = time.monotonic() - begun
@@ -65,7 +68,7 @@ def print_row(*cells: object) -> None:
 
 
 async def run_all(
-    configurations: Sequence[Configuration], spec: Mapping[str, Any], jobs: int
+    configurations: Sequence[Configuration], spec: Mapping[str, Any], limit: float, jobs: int
 ) -> bool:
     """Run so many configurations at a time; return whether nothing is wrong with any."""
     task: Any = asyncio.current_task()
@@ -74,7 +77,7 @@ async def run_all(
 
     async def in_turn(configuration: Configuration) -> list[str]:
         async with places:
-            return await judged(configuration, spec)
+            return await judged(configuration, spec, limit)
 
     print_row(*HEADINGS)
     async with asyncio.TaskGroup() as group:
@@ -112,7 +115,8 @@ def main() -> None:
     if len(reactors) < len(REACTORS):
         print("there is no wsframe.reactor yet: the default reactor alone")
     chosen = [known[name] for name in arguments.names or known]
-    passed = asyncio.run(run_all(chosen, spec, arguments.jobs))
+    limit = QUICK_LIMIT if arguments.quick else LIMIT
+    passed = asyncio.run(run_all(chosen, spec, limit, arguments.jobs))
     print_reasons({configuration.api for configuration in chosen})
     print(f"{'passed' if passed else 'FAILED'}; the reports are in {REPORTS.relative_to(ROOT)}")
     sys.exit(not passed)

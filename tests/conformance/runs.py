@@ -25,9 +25,6 @@ PYTHON27 = ROOT / ".venv27/bin/python"
 START = 30.0
 """Seconds until a process says that it listens."""
 
-LIMIT = 3600.0
-"""Seconds that one run may take. Every case of the suite has a limit of its own."""
-
 Results = Mapping[str, Mapping[str, Any]]
 """What `index.json` says of an agent, by case."""
 
@@ -52,21 +49,23 @@ class Configuration:
         return REPORTS / str(self)
 
 
-async def run(configuration: Configuration, spec: Mapping[str, Any]) -> None:
+async def run(configuration: Configuration, spec: Mapping[str, Any], limit: float) -> None:
     """Run the cases of the specification; the reports and logs are in the configuration's folder.
 
+    `limit` is the seconds that it may take. Every case of the suite has a limit of its own, too.
     Raises Failed when that does not come to its end, and then some cases may be there.
     """
     shutil.rmtree(configuration.folder, ignore_errors=True)
     configuration.folder.mkdir(parents=True)
     spec = {**spec, "outdir": str(configuration.folder)}
     try:
-        async with asyncio.timeout(LIMIT):
-            status = await (RUNS[configuration.role])(configuration, spec)
+        async with asyncio.timeout(limit):
+            status = await RUNS[configuration.role](configuration, spec)
     except TimeoutError:
-        raise Failed(f"not at its end after {LIMIT:.0f} s") from None
+        raise Failed(f"not at its end after {limit:.0f} s") from None
     if status:
-        raise Failed(f"ended with {status}")
+        last = (configuration.folder / "fuzzer.log").read_text(errors="replace").splitlines()[-3:]
+        raise Failed("\n  ".join([f"ended with {status}; Autobahn's last words:", *last]))
 
 
 async def fuzz_server(configuration: Configuration, spec: dict[str, Any]) -> int:
@@ -165,6 +164,7 @@ def why(configuration: Configuration, result: Mapping[str, Any]) -> str:
 
 def said(configuration: Configuration) -> tuple[str, list[str]]:
     """Return the testee's reactor, and all that it wrote beside that and its port."""
-    lines = (configuration.folder / "testee.log").read_text(errors="replace").splitlines()
+    log = configuration.folder / "testee.log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     reactor = lines[0].removeprefix("reactor ") if lines else "none"
     return reactor, [line for line in lines[1:] if not line.startswith("listening on ")]
