@@ -116,7 +116,10 @@ def main() -> None:
         print("there is no wsframe.reactor yet: the default reactor alone")
     chosen = [known[name] for name in arguments.names or known]
     limit = QUICK_LIMIT if arguments.quick else LIMIT
-    passed = asyncio.run(run_all(chosen, spec, limit, arguments.jobs))
+    try:
+        passed = asyncio.run(run_all(chosen, spec, limit, arguments.jobs))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        sys.exit("ended before it was through")
     print_reasons({configuration.api for configuration in chosen})
     print(f"{'passed' if passed else 'FAILED'}; the reports are in {REPORTS.relative_to(ROOT)}")
     sys.exit(not passed)
