@@ -8,6 +8,7 @@
 #   make soak                 a hundred thousand reconnects, and nothing is left of them
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
 #   make reactor-conformance  Twisted's own tests on the corked reactor; a part of `conformance`
+#   make conformance          Autobahn's testsuite, for an hour; needs Python 2.7. ARGS=--quick: minutes
 #   make bench                the benches, beside their peers, for four minutes
 #   make clean                remove what the above made
 
@@ -18,7 +19,9 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+VENV27 := .venv27
 PEERS := tests/peers
+CONFORMANCE := tests/conformance
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
@@ -72,6 +75,29 @@ $(VENV)/.test: $(VENV)/.runtime
 $(VENV)/.lint: $(VENV)/.runtime
 	$(PIP) --editable '.[lint]'
 	@touch $@
+
+# Autobahn's testsuite is for Python 2.7 alone. virtualenv 20.21 is the last that makes environments
+# for it; that and its cache stay within.
+$(VENV27)/.made: $(CONFORMANCE)/requirements.txt | $(VENV)/.made
+	@chosen=
+	for candidate in $(PYTHON27) python2.7 ~/.pyenv/versions/2.7*/bin/python2.7; do
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (2, 7))' 2>/dev/null; then
+	        chosen=$$candidate; break
+	    fi
+	done
+	if [ -z "$$chosen" ]; then
+	    echo "Autobahn's testsuite needs Python 2.7, and there is none here." >&2
+	    echo "Install it, as with pyenv, or name it: make PYTHON27=/path/to/python2.7 conformance" >&2
+	    exit 1
+	fi
+	rm -rf $(VENV27)
+	$(PIP) --target $(VENV27)/virtualenv virtualenv==20.21.1
+	PYTHONPATH=$(VENV27)/virtualenv $(BIN)/python -m virtualenv --quiet --no-periodic-update \
+	    --app-data $(VENV27)/virtualenv/cache --python "$$chosen" $(VENV27)
+	$(VENV27)/bin/python -m pip --disable-pip-version-check --no-python-version-warning \
+	    install --quiet --no-deps --requirement $<
+	echo "$(VENV27): $$($(VENV27)/bin/python --version 2>&1)"
+	touch $@
 
 # Without npm the tests that need a Node peer or a browser skip themselves; CI must have it.
 $(PEERS)/node_modules/.made: $(PEERS)/package.json $(PEERS)/package-lock.json
@@ -127,6 +153,11 @@ kerberos: $(VENV)/.test
 	$(PIP) 'pyspnego[kerberos]'
 	$(BIN)/python -m pytest -m kerberos tests/integration/test_kerberos.py $(ARGS)
 
+# docs/conformance.md says what it runs, and how it judges.
+.PHONY: conformance
+conformance: $(VENV)/.runtime $(VENV27)/.made
+	@PYTHONPATH=tests $(BIN)/python -m conformance $(ARGS)
+
 # The figures stay in bench/results, which is not committed; bench/README.md says how to read them.
 bench: $(VENV)/.test
 	@scripts/test-system-packages
@@ -135,6 +166,7 @@ bench: $(VENV)/.test
 
 clean:
 	rm -rf .venv .venv313 build dist *.egg-info $(PEERS)/node_modules
+	rm -rf $(VENV27) $(CONFORMANCE)/reports
 	rm -rf .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o \( -name __pycache__ -o -name dropin.cache \) -print0 | xargs -0 rm -rf
 

@@ -1,0 +1,1 @@
+"""Autobahn's testsuite against wsframe: `make conformance`; see docs/conformance.md."""
