@@ -1,0 +1,69 @@
+"""The figures of the data path as a picture: a panel for each row, a bar for each library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+COLUMNS = 3
+CORKED, OURS, PEER = "#0072b2", "#56b4e9", "#b8b8b8"  # blues and a grey that every eye tells apart
+
+
+def _colour(name: str) -> str:
+    if not name.startswith("wsframe"):
+        return PEER
+    return CORKED if name.endswith("corked") else OURS
+
+
+def _fill(panel: Any, row: dict[str, Any], names: list[str]) -> None:
+    figures = {name: values["figure"] for name, values in row["peers"].items()}
+    own = [value for name, value in figures.items() if name.startswith("wsframe") and value > 0]
+    for place, name in enumerate(names):
+        value = figures.get(name)
+        if value is None:
+            panel.text(0, place, " -", va="center", fontsize=8)
+            continue
+        panel.barh(place, value, color=_colour(name), height=0.75)
+        ratio = f"  ({value / min(own):.2f})" if own else ""
+        panel.text(max(value, 0), place, f" {value:.3g}{ratio}", va="center", fontsize=8)
+        goal = row["goals"].get(name)
+        if goal and own:
+            # What the peer had to cost for the goal to be met.
+            panel.plot([goal * min(own)] * 2, [place - 0.4, place + 0.4], color="#d55e00", lw=1.5)
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    for label in panel.get_yticklabels():
+        if label.get_text().startswith("wsframe"):
+            label.set_fontweight("bold")
+    panel.set_ylim(len(names) - 0.4, -0.6)
+    panel.set_xlim(0, max(1e-9, *figures.values()) * 1.35)
+    panel.set_xticks([])
+    panel.set_title(f"{row['row']}: {row['unit']}", fontsize=9, loc="left", fontweight="bold")
+    for side in ("top", "right", "bottom"):
+        panel.spines[side].set_visible(False)
+
+
+def draw(result: dict[str, Any], names: list[str], file: Path) -> None:
+    """Write the picture; `names` are the libraries from top to bottom."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # no window
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in result["rows"] if row["peers"]]
+    lines = -(-len(rows) // COLUMNS)
+    inches = (16, lines * (0.24 * len(names) + 0.6) + 1)
+    figure, panels = plt.subplots(lines, COLUMNS, figsize=inches, squeeze=False)
+    for row, panel in zip(rows, panels.flat, strict=False):
+        _fill(panel, row, names)
+    for panel in panels.flat[len(rows) :]:
+        panel.set_axis_off()
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    figure.suptitle(
+        "CPU time and memory of WebSocket servers and clients: less is better. In brackets: "
+        "divided by the best of wsframe. Orange: the goal, to be reached by the peer's bar.\n"
+        f"{result['cpu']}, Linux {result['kernel']}, Python {result['python']}; {versions}",
+        fontsize=9,
+    )
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.1 / inches[1]))
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
