@@ -7,7 +7,7 @@
 #   make lint                 ruff and mypy
 #   make soak                 a hundred thousand reconnects, and nothing is left of them
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
-#   make bench                the benches, beside their peers, for four minutes
+#   make bench                the benches, beside their peers, for twenty-five minutes
 #   make clean                remove what the above made
 
 SHELL := /bin/bash
@@ -17,6 +17,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
 PEERS := tests/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
@@ -72,6 +73,14 @@ $(VENV)/.lint: $(VENV)/.runtime
 	$(PIP) --editable '.[lint]'
 	@touch $@
 
+# The peers of the benches stay out of the tests' environment.
+$(BENCH_VENV)/.made: $(VENV)/.made pyproject.toml bench/requirements.txt
+	rm -rf $(BENCH_VENV)
+	$(BIN)/python -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --editable . --requirement bench/requirements.txt
+	@touch $@
+
 # Without npm the tests that need a Node peer or a browser skip themselves; CI must have it.
 $(PEERS)/node_modules/.made: $(PEERS)/package.json $(PEERS)/package-lock.json
 	@if (cd $(PEERS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error); then
@@ -120,14 +129,13 @@ kerberos: $(VENV)/.test
 	$(PIP) 'pyspnego[kerberos]'
 	$(BIN)/python -m pytest -m kerberos tests/integration/test_kerberos.py $(ARGS)
 
-# The figures stay in bench/results, which is not committed; bench/README.md says how to read them.
-bench: $(VENV)/.test
-	@scripts/test-system-packages
-	$(BIN)/python bench/echo.py --json bench/results/echo.json
+# The figures go to bench/results; bench/README.md says how to read them.
+bench: peers $(BENCH_VENV)/.made
+	@$(BENCH_VENV)/bin/python bench/data.py --json bench/results/data.json
 	$(BIN)/python bench/tunnel.py --json bench/results/tunnel.json
 
 clean:
-	rm -rf .venv .venv313 build dist *.egg-info $(PEERS)/node_modules
+	rm -rf .venv .venv313 $(BENCH_VENV) build dist *.egg-info $(PEERS)/node_modules
 	rm -rf .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o \( -name __pycache__ -o -name dropin.cache \) -print0 | xargs -0 rm -rf
 

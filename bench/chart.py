@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from report import as_figure
+
 COLUMNS = 3
 CORKED, OURS, PEER = "#0072b2", "#56b4e9", "#b8b8b8"  # blues and a grey that every eye tells apart
 
@@ -18,6 +20,7 @@ def _colour(name: str) -> str:
 def _fill(panel: Any, row: dict[str, Any], names: list[str]) -> None:
     figures = {name: values["figure"] for name, values in row["peers"].items()}
     own = [value for name, value in figures.items() if name.startswith("wsframe") and value > 0]
+    most = max(1e-9, *figures.values())
     for place, name in enumerate(names):
         value = figures.get(name)
         if value is None:
@@ -25,17 +28,18 @@ def _fill(panel: Any, row: dict[str, Any], names: list[str]) -> None:
             continue
         panel.barh(place, value, color=_colour(name), height=0.75)
         ratio = f"  ({value / min(own):.2f})" if own else ""
-        panel.text(max(value, 0), place, f" {value:.3g}{ratio}", va="center", fontsize=8)
+        panel.text(max(value, 0), place, f" {as_figure(value)}{ratio}", va="center", fontsize=8)
         goal = row["goals"].get(name)
         if goal and own:
             # What the peer had to cost for the goal to be met.
+            most = max(most, goal * min(own))
             panel.plot([goal * min(own)] * 2, [place - 0.4, place + 0.4], color="#d55e00", lw=1.5)
     panel.set_yticks(range(len(names)), names, fontsize=8)
     for label in panel.get_yticklabels():
         if label.get_text().startswith("wsframe"):
             label.set_fontweight("bold")
     panel.set_ylim(len(names) - 0.4, -0.6)
-    panel.set_xlim(0, max(1e-9, *figures.values()) * 1.35)
+    panel.set_xlim(0, most * 1.35)
     panel.set_xticks([])
     panel.set_title(f"{row['row']}: {row['unit']}", fontsize=9, loc="left", fontweight="bold")
     for side in ("top", "right", "bottom"):

@@ -31,12 +31,13 @@ import generator
 import machine
 import report
 from measuring import Bench, Server, measure_client, measure_idle, measure_server
-from peers import PEERS_BY_NAME, Peer, node_versions
+from peers import PEERS, PEERS_BY_NAME, Peer, node_versions
 from rows import ROWS, Row
-from serving import CORES, LOAD_CORE, Failed
+from serving import LOAD_CORE, Failed
 
 SMOKE_SCALE, SMOKE_CONNECTIONS = 0.05, 30
 WARM_UP = 0.1  # seconds before those that are measured
+MANY = 10_000  # connections: as many as any row has
 OTHER_FILES = 100  # open files of a process that are no connections
 
 
@@ -150,9 +151,20 @@ def parse(rows: tuple[Row, ...]) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", metavar="TEXT", help="; ".join(r.name for r in rows))
     parser.add_argument("--servers", nargs="+", metavar="NAME", choices=PEERS_BY_NAME)
     parser.add_argument("--scale", type=float, default=1, help="of the times that are measured")
+    parser.add_argument("--connections", type=int, metavar="N", help="at most, in any row")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--smoke", action="store_true", help="see that it works, in seconds")
     return parser.parse_args()
+
+
+def choose(texts: list[str]) -> list[Row]:
+    """Return the rows with these names, or with these texts in their names."""
+    names = {row.name for row in ROWS}
+    return [
+        row
+        for row in ROWS
+        if any(text == row.name or (text not in names and text in row.name) for text in texts)
+    ]
 
 
 def allow_connections() -> int | None:
@@ -172,20 +184,22 @@ def described(peers: list[Peer]) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parse(ROWS)
-    chosen = arguments.rows or [""]
-    rows = [row for row in ROWS if any(text in row.name for text in chosen)]
-    connections = allow_connections()
+    rows = choose(arguments.rows or [""])
+    allowed = allow_connections()
+    most = min(count for count in (allowed, arguments.connections, MANY) if count is not None)
     if arguments.smoke:
-        arguments.rounds, arguments.scale, connections = 1, SMOKE_SCALE, SMOKE_CONNECTIONS
-    for row in rows:
-        if connections is not None and row.connections > connections and not arguments.smoke:
-            print(f"{row.name}: with {connections} connections (ulimit -n).", file=sys.stderr)
-    rows = [row.shortened(arguments.scale, connections) for row in rows]
-    wanted = [PEERS_BY_NAME[name] for name in arguments.servers or PEERS_BY_NAME]
+        arguments.rounds, arguments.scale, most = 1, SMOKE_SCALE, SMOKE_CONNECTIONS
+    rows = [row.shortened(arguments.scale, most) for row in rows]
+    wanted = [peer for peer in PEERS if not arguments.servers or peer.name in arguments.servers]
     missing = {peer.name: what for peer in wanted if (what := peer.missing()) is not None}
     peers = [peer for peer in wanted if peer.name not in missing]
     result = described(peers)
-    result |= {"rounds": arguments.rounds, "scale": arguments.scale, "not installed": missing}
+    result |= {
+        "rounds": arguments.rounds,
+        "scale": arguments.scale,
+        "most connections": most,
+        "not installed": missing,
+    }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # runs what is to be cleaned up
     os.sched_setaffinity(0, {LOAD_CORE})
     with tempfile.TemporaryDirectory() as directory:

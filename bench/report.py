@@ -8,6 +8,7 @@ from typing import Any
 import machine
 
 NOTHING = "-"
+MANY = 10_000  # connections of the rows that have the most
 BUSY = 0.9  # of its core, beyond which the load is at its limit
 
 
@@ -16,7 +17,8 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *lines))
 
 
-def _figure(value: float | None) -> str:
+def as_figure(value: float | None) -> str:
+    """Return three digits of it, or what stands for nothing."""
     if value is None:
         return NOTHING
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -35,7 +37,7 @@ def _costs(rows: list[dict[str, Any]], names: list[str]) -> Iterator[list[str]]:
             values = {
                 name: values[key] * factor for name, values in row["peers"].items() if key in values
             }
-            yield [row["row"], what, *(_figure(values.get(name)) for name in names)]
+            yield [row["row"], what, *(as_figure(values.get(name)) for name in names)]
 
 
 def _ratios(
@@ -53,9 +55,9 @@ def _ratios(
         if ours not in row["peers"]:
             continue
         own = row["peers"][ours]["figure"]
-        cells = [_figure(own)]
+        cells = [as_figure(own)]
         if row["at most"] is not None:
-            cells = [judged(_figure(own), row["at most"], own <= row["at most"], "≤")]
+            cells = [judged(as_figure(own), row["at most"], own <= row["at most"], "≤")]
         for peer in peers:
             if peer not in row["peers"] or own <= 0:
                 cells.append(NOTHING)
@@ -99,6 +101,8 @@ def as_markdown(result: dict[str, Any], names: list[str]) -> str:
         parts.append(f"## {name}\n")
         parts.append(f"The figure of each peer, divided by ours. Goals met: {met} of {goals}.\n")
         parts.append(_table(["", "ours", *peers], lines))
+    if result["most connections"] < MANY:
+        parts.append(f"No row had more than {result['most connections']} connections.\n")
     if result["cores"] == 1:
         parts.append("There was one core: the load and the servers disturbed each other.\n")
     if result["not installed"]:

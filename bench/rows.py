@@ -55,10 +55,10 @@ class Row:
     def over_tls(self) -> Row:
         return replace(self, name=f"{self.name}, TLS", port="tls")
 
-    def shortened(self, scale: float, most: int | None) -> Row:
-        """Return the same for less time, on so many connections at most."""
-        connections = self.connections if most is None else min(self.connections, most)
-        return replace(self, seconds=self.seconds * scale, connections=connections)
+    def shortened(self, scale: float, most: int) -> Row:
+        """Return the same for another time, on so many connections at most."""
+        seconds, connections = self.seconds * scale, min(self.connections, most)
+        return replace(self, seconds=seconds, connections=connections)
 
 
 _ECHO = (

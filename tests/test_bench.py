@@ -1,4 +1,4 @@
-"""The bench of tunnels still runs: every proxy, client and chain of it, once, and a report."""
+"""The benches still run: every server, proxy, client and chain of them, once, and a report."""
 
 from __future__ import annotations
 
@@ -6,27 +6,58 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from integration.peers import program
+from integration.peers import NODE_MODULES, missing, program
 
 BENCH = Path(__file__).parent.parent / "bench"
+
+
+def smoke(name: str, report: Path) -> tuple[str, Any]:
+    """Run a bench; return what it printed, and its JSON. The figures mean nothing."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", BENCH / f"{name}.py", "--smoke", "--json", report],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout, json.loads(report.read_text())
+
+
+def test_bench_of_the_data_path_measures_every_row_of_every_server(tmp_path: Path) -> None:
+    """Of those that the tests have installed; of the others it says that they are left out."""
+    for name in ("cc", "node"):
+        program(name)
+    for path in (Path("/usr/include/openssl/ssl.h"), Path("/usr/include/zlib.h")):
+        if not path.exists():
+            missing(str(path))
+    if not (NODE_MODULES / "ws").is_dir():
+        missing("ws for Node")
+    report = tmp_path / "results" / "data.json"
+    printed, result = smoke("data", report)
+    assert result["failed"] == {}
+    must_be = {"wsframe", "wsframe.protocol", "Autobahn", "Node ws"}
+    assert not must_be & set(result["not installed"])
+    servers = must_be | {"wsframe corked", "wsframe.protocol corked"} - set(result["not installed"])
+    assert len(result["rows"]) == 20
+    for row in result["rows"]:
+        assert servers <= set(row["peers"]), row["row"]
+        assert f"| {row['row']} | {row['unit']} |" in printed
+        if not row["row"].startswith("memory"):  # of thirty connections, it can be none
+            for values in row["peers"].values():
+                assert min(values["figure"], values["a second"], *values["rounds"]) > 0
+    assert "Goals met: " in printed
+    assert report.with_suffix(".md").read_text() == printed
 
 
 def test_bench_of_tunnels_measures_every_way(tmp_path: Path) -> None:
     """The figures mean nothing; that they are there does."""
     for name in ("squid", "tinyproxy", "danted", "microsocks", "stunnel4", "curl"):
         program(name)
-    report = tmp_path / "results" / "tunnel.json"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", BENCH / "tunnel.py", "--smoke", "--json", report],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    result = json.loads(report.read_text())
+    printed, result = smoke("tunnel", tmp_path / "results" / "tunnel.json")
     assert [(row["proxy"], row["direction"]) for row in result["throughput"]] == [
         (proxy, direction)
         for proxy in ("squid", "tinyproxy", "dante", "microsocks")
@@ -49,4 +80,4 @@ def test_bench_of_tunnels_measures_every_way(tmp_path: Path) -> None:
         for hops in (1, 2, 3)
     }
     assert min(row["round trips"] for row in result["setup"]) > 0
-    assert "below the goal" not in done.stdout
+    assert "below the goal" not in printed
