@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from integration.peers import NODE_MODULES, missing, program
+from websockets.sync.server import serve
 
 BENCH = Path(__file__).parent.parent / "bench"
+
+
+def require_compiler() -> None:
+    program("cc")
+    for path in (Path("/usr/include/openssl/ssl.h"), Path("/usr/include/zlib.h")):
+        if not path.exists():
+            missing(str(path))
 
 
 def smoke(name: str, report: Path) -> tuple[str, Any]:
@@ -29,11 +41,8 @@ def smoke(name: str, report: Path) -> tuple[str, Any]:
 
 def test_bench_of_the_data_path_measures_every_row_of_every_server(tmp_path: Path) -> None:
     """Of those that the tests have installed; of the others it says that they are left out."""
-    for name in ("cc", "node"):
-        program(name)
-    for path in (Path("/usr/include/openssl/ssl.h"), Path("/usr/include/zlib.h")):
-        if not path.exists():
-            missing(str(path))
+    require_compiler()
+    program("node")
     if not (NODE_MODULES / "ws").is_dir():
         missing("ws for Node")
     report = tmp_path / "results" / "data.json"
@@ -51,6 +60,58 @@ def test_bench_of_the_data_path_measures_every_row_of_every_server(tmp_path: Pat
                 assert min(values["figure"], values["a second"], *values["rounds"]) > 0
     assert "Goals met: " in printed
     assert report.with_suffix(".md").read_text() == printed
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_compiler()
+    compiled: Callable[[Path], Path] = runpy.run_path(str(BENCH / "generator.py"))["compiled"]
+    return compiled(tmp_path_factory.mktemp("load"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (lambda message: message, ""),
+        (lambda message: [message[:50], message[50:]], ""),
+        (lambda message: message[:-1], "shorter"),
+        (lambda message: message + b"x", "longer"),
+        (lambda message: message[::-1], "with another content"),
+        (lambda message: "x" * len(message), "with another opcode"),
+    ],
+    ids=["same", "fragmented", "shorter", "longer", "another", "text"],
+)
+def test_load_of_the_bench_refuses_answers_that_are_wrong(
+    load: Path, answer: Callable[[bytes], Any], complaint: str
+) -> None:
+    """Otherwise a server could be fast by doing something else."""
+
+    def echo(connection: Any) -> None:
+        for message in connection:
+            connection.send(answer(message))
+
+    with serve(echo, "127.0.0.1", 0, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        port = server.socket.getsockname()[1]
+        try:
+            done = subprocess.run(
+                [load, "echo", "--port", str(port), "--connections", "3", "--seconds", "0.05"],
+                input="go\n",
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        finally:
+            server.shutdown()
+            thread.join()
+    assert done.returncode == bool(complaint)
+    if complaint:
+        assert done.stderr.endswith(f" came back {complaint}\n")
+    else:
+        assert done.stderr == ""
+        assert json.loads(done.stdout.splitlines()[1])["count"] > 0
 
 
 def test_bench_of_tunnels_measures_every_way(tmp_path: Path) -> None:

@@ -75,7 +75,6 @@ int main(int count, char **arguments) {
         if (!strcmp(arguments[1], MODES[i].name)) mode = &MODES[i];
     }
     if (!mode) usage();
-    settings.mode = mode->name;
     settings.server = mode->server;
     for (int i = 2; i < count; i++) {
         const char *name = arguments[i];

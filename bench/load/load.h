@@ -14,7 +14,6 @@ enum { CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
 
 /* What the command line says. */
 struct settings {
-    const char *mode;
     int port;
     int connections;
     int concurrent;  /* opening handshakes at a time */
