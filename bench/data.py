@@ -32,11 +32,10 @@ import machine
 import report
 from measuring import Bench, Server, measure_client, measure_idle, measure_server
 from peers import PEERS, PEERS_BY_NAME, Peer, node_versions
-from rows import ROWS, Row
+from rows import ROWS, WARMING, Row
 from serving import LOAD_CORE, Failed
 
 SMOKE_SCALE, SMOKE_CONNECTIONS = 0.05, 30
-WARM_UP = 0.1  # seconds before those that are measured
 MANY = 10_000  # connections: as many as any row has
 OTHER_FILES = 100  # open files of a process that are no connections
 
@@ -47,6 +46,7 @@ class Run:
 
     bench: Bench
     peers: list[Peer]
+    warming: Row
     measured: dict[str, dict[str, list[dict[str, float]]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -84,7 +84,9 @@ class Run:
 
     def _start(self, peer: Peer, servers: dict[Peer, Server], stack: ExitStack) -> None:
         try:
-            servers[peer] = stack.enter_context(self.bench.start_server(peer))
+            server = stack.enter_context(self.bench.start_server(peer))
+            measure_server(self.bench, self.warming, server)
+            servers[peer] = server
         except Failed as failure:
             self.failures[f"start of {peer.name}"] = str(failure)
 
@@ -206,7 +208,9 @@ def main() -> None:
         place = Path(directory)
         pem = place / "server.pem"
         pem.write_bytes(certificate.self_signed())
-        run = Run(Bench(generator.compiled(place), pem, WARM_UP * arguments.scale), peers)
+        run = Run(
+            Bench(generator.compiled(place), pem), peers, WARMING.shortened(arguments.scale, most)
+        )
         for number in range(arguments.rounds):
             run.round(rows, number)
     result |= {"rows": run.rows(rows), "failed": run.failures}

@@ -18,11 +18,10 @@ SETTLED = 0.5  # seconds that memory is given to come to rest
 
 @dataclass(frozen=True)
 class Bench:
-    """What all measurements share: the load, a certificate, and the seconds that they warm up."""
+    """What all measurements share: the load, and a certificate."""
 
     load: Path
     certificate: Path
-    warm_up: float
 
     def start_server(self, peer: Peer) -> Server:
         """Return the server of a peer, once it listens."""
@@ -37,9 +36,7 @@ class Bench:
             raise
 
     def start_load(self, row: Row, port: int | None = None) -> Program:
-        told = ["--warm-up", str(self.warm_up)]
-        if port is not None:
-            told += ["--port", str(port)]
+        told = [] if port is None else ["--port", str(port)]
         return Program([self.load, *row.arguments, *told], LOAD_CORE)
 
 

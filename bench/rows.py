@@ -27,6 +27,7 @@ class Row:
     size: int = 128
     in_flight: int = 1
     seconds: float = 0.5
+    warm_up: float = 0.1  # seconds before those
     flags: tuple[str, ...] = ()  # of the load
     goals: Mapping[str, float] = field(default_factory=dict)  # peer → ratio, at least
     most: float | None = None  # the figure of ours, at most
@@ -47,7 +48,8 @@ class Row:
     @property
     def arguments(self) -> list[str]:
         """What the load is told, beside the port."""
-        told = ["--connections", self.connections, "--seconds", self.seconds]
+        told = ["--connections", self.connections]
+        told += ["--seconds", self.seconds, "--warm-up", self.warm_up]
         if self.kind != "idle":
             told += ["--size", self.size, "--in-flight", self.in_flight]
         return [self.mode, *map(str, told), *(["--tls"] if self.tls else []), *self.flags]
@@ -57,8 +59,12 @@ class Row:
 
     def shortened(self, scale: float, most: int) -> Row:
         """Return the same for another time, on so many connections at most."""
-        seconds, connections = self.seconds * scale, min(self.connections, most)
-        return replace(self, seconds=seconds, connections=connections)
+        return replace(
+            self,
+            seconds=self.seconds * scale,
+            warm_up=self.warm_up * scale,
+            connections=min(self.connections, most),
+        )
 
 
 _ECHO = (
@@ -74,6 +80,13 @@ _FANOUT = Row(
     goals=dict.fromkeys(EVERYBODY, 2.0),
 )
 _OPENING = Row(name="opening handshake", mode="opening", connections=2000, goals={"aiohttp": 1.0})
+_CLIENT = Row(
+    name="client, echo 128 B, 1 in flight",
+    kind="client",
+    mode="serve",
+    flags=("--text",),
+    warm_up=0.3,  # each client is a new process, whose code is not compiled or cached yet
+)
 _IDLE = Row(
     name="memory, 10,000 idle",
     kind="idle",
@@ -83,6 +96,7 @@ _IDLE = Row(
     rounds=1,
 )
 
+WARMING = replace(_ECHO[0], name="warm-up")  # of a server that has just started
 ROWS = (
     *_ECHO,
     *(row.over_tls() for row in _ECHO),
@@ -99,21 +113,9 @@ ROWS = (
     _OPENING,
     replace(_OPENING, name="opening handshake, TLS", port="tls", connections=300, goals={}),
     Row(name="opening and closing", mode="closing"),
-    Row(name="client, echo 128 B, 1 in flight", kind="client", mode="serve", flags=("--text",)),
-    Row(
-        name="client, echo 128 B, 32 in flight",
-        kind="client",
-        mode="serve",
-        in_flight=32,
-        flags=("--text",),
-    ),
-    Row(
-        name="client, receive 128 B",
-        kind="client",
-        mode="serve",
-        in_flight=64,
-        flags=("--push",),
-    ),
+    _CLIENT,
+    replace(_CLIENT, name="client, echo 128 B, 32 in flight", in_flight=32),
+    replace(_CLIENT, name="client, receive 128 B", in_flight=64, flags=("--push",)),
     replace(_IDLE, most=8.0),
     replace(_IDLE, name="memory, 10,000 idle, TLS", port="tls"),
 )

@@ -113,8 +113,11 @@ class Program:
             before = after
 
     def wait(self, patience: float = 10) -> None:
-        """Wait until it has ended of itself."""
-        self._process.wait(patience)
+        """Wait until it has ended of itself; raise Failed when it does not."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self._process.args}: it does not end") from None
 
     def end(self) -> None:
         """Kill it, if it runs, and leave nothing of it."""
