@@ -9,7 +9,7 @@
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
 #   make reactor-conformance  Twisted's own tests on the corked reactor; a part of `conformance`
 #   make conformance          Autobahn's testsuite, for an hour; needs Python 2.7. ARGS=--quick: minutes
-#   make bench                the benches, beside their peers, for four minutes
+#   make bench                the benches, beside their peers, for twenty-five minutes
 #   make clean                remove what the above made
 
 SHELL := /bin/bash
@@ -20,6 +20,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 VENV27 := .venv27
+BENCH_VENV := .venv-bench
 PEERS := tests/peers
 CONFORMANCE := tests/conformance
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -99,6 +100,14 @@ $(VENV27)/.made: $(CONFORMANCE)/requirements.txt | $(VENV)/.made
 	echo "$(VENV27): $$($(VENV27)/bin/python --version 2>&1)"
 	touch $@
 
+# The peers of the benches stay out of the tests' environment.
+$(BENCH_VENV)/.made: $(VENV)/.made pyproject.toml bench/requirements.txt
+	rm -rf $(BENCH_VENV)
+	$(BIN)/python -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --editable . --requirement bench/requirements.txt
+	@touch $@
+
 # Without npm the tests that need a Node peer or a browser skip themselves; CI must have it.
 $(PEERS)/node_modules/.made: $(PEERS)/package.json $(PEERS)/package-lock.json
 	@if (cd $(PEERS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error); then
@@ -158,15 +167,14 @@ kerberos: $(VENV)/.test
 conformance: $(VENV)/.runtime $(VENV27)/.made
 	@PYTHONPATH=tests $(BIN)/python -m conformance $(ARGS)
 
-# The figures stay in bench/results, which is not committed; bench/README.md says how to read them.
-bench: $(VENV)/.test
-	@scripts/test-system-packages
-	$(BIN)/python bench/echo.py --json bench/results/echo.json
+# The figures go to bench/results; bench/README.md says how to read them.
+bench: peers $(BENCH_VENV)/.made
+	@$(BENCH_VENV)/bin/python bench/data.py --json bench/results/data.json
 	$(BIN)/python bench/tunnel.py --json bench/results/tunnel.json
 
 clean:
-	rm -rf .venv .venv313 build dist *.egg-info $(PEERS)/node_modules
-	rm -rf $(VENV27) $(CONFORMANCE)/reports
+	rm -rf .venv .venv313 $(BENCH_VENV) $(VENV27) build dist *.egg-info $(PEERS)/node_modules
+	rm -rf $(CONFORMANCE)/reports
 	rm -rf .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o \( -name __pycache__ -o -name dropin.cache \) -print0 | xargs -0 rm -rf
 
