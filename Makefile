@@ -8,6 +8,7 @@
 #   make soak                 a hundred thousand reconnects, and nothing is left of them
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
 #   make bench                the benches, beside their peers, for four minutes
+#   make hostile              what attackers cost the server, for eight minutes
 #   make clean                remove what the above made
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ PEERS := tests/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
-.PHONY: help venv demo peers test coverage lint soak kerberos bench clean
+.PHONY: help venv demo peers test coverage lint soak kerberos bench hostile clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -125,6 +126,10 @@ bench: $(VENV)/.test
 	@scripts/test-system-packages
 	$(BIN)/python bench/echo.py --json bench/results/echo.json
 	$(BIN)/python bench/tunnel.py --json bench/results/tunnel.json
+
+# Apart from `bench`: it judges, and it is about attackers and not about peers.
+hostile: $(VENV)/.test
+	@$(BIN)/python bench/hostile.py --json bench/results/hostile.json $(ARGS)
 
 clean:
 	rm -rf .venv .venv313 build dist *.egg-info $(PEERS)/node_modules
