@@ -35,8 +35,6 @@ from typing import Any
 
 import machine
 
-from wsframe.options import DEFAULT_SERVER_OPTIONS
-
 HOST = "127.0.0.1"
 KIB, MIB = 1 << 10, 1 << 20
 INNOCENTS = 20
@@ -832,6 +830,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.attack:
         attack_now(arguments.attack[0], json.loads(arguments.attack[1]))
+    from wsframe.options import DEFAULT_SERVER_OPTIONS  # not in every attacker: it takes its time
+
     described = machine.described("wsframe", "autobahn", "twisted")
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[:-1]) or set(cores))
