@@ -123,14 +123,20 @@ def deflated(size: int) -> bytes:
 
 @dataclass
 class Target:
-    """The server, for an attacker that has until `end`."""
+    """The server, for an attacker that has so many seconds."""
 
     port: int
-    end: float
+    seconds: float
     deflate: bool
     max_connections: int
     threads: int
     sockets: list[socket.socket] = field(default_factory=list)
+    end: float = 0.0
+
+    def begin(self) -> None:
+        """Say that the attack begins, and start the clock."""
+        print("ready", flush=True)
+        self.end = time.monotonic() + self.seconds
 
     @property
     def over(self) -> bool:
@@ -199,6 +205,7 @@ def send(connection: socket.socket, data: bytes) -> bool:
 def over_and_over(target: Target, attack: Callable[[], str]) -> Counter[str]:
     """Attack in several threads until the time is over; count what was told."""
     answers: Counter[str] = Counter()
+    target.begin()
 
     def attacking() -> None:
         while not target.over:
@@ -220,10 +227,17 @@ def in_threads(tasks: list[Callable[[], None]]) -> None:
         thread.join()
 
 
-def saying(*payload: bytes) -> Callable[[Target], Counter[str]]:
-    """Return an attack that opens a WebSocket and says all that, over and over."""
+def saying(
+    *given: bytes, made: Callable[[], list[bytes]] | None = None
+) -> Callable[[Target], Counter[str]]:
+    """Return an attack that opens a WebSocket and says all that, over and over.
+
+    `made` returns what takes a while to be made.
+    """
 
     def attack(target: Target) -> Counter[str]:
+        payload = [*given, *(made() if made is not None else [])]
+
         def once() -> str:
             with target.open() as connection:
                 for part in payload:
@@ -260,6 +274,7 @@ def held(
 
     def attack(target: Target) -> Counter[str]:
         answers: Counter[str] = Counter()
+        target.begin()
 
         def one() -> None:
             connection = target.open(receive_buffer=None if read else 4 * KIB)
@@ -302,6 +317,7 @@ def dripping(
 
     def attack(target: Target) -> Counter[str]:
         answers: Counter[str] = Counter()
+        target.begin()
         dripped = [(*begin(target), [0]) for _ in range(connections)]
         for connection, _, _ in dripped:
             connection.setblocking(False)
@@ -345,6 +361,7 @@ def waiting(count: Callable[[Target], int], data: bytes) -> Callable[[Target], C
 
     def attack(target: Target) -> Counter[str]:
         answers: Counter[str] = Counter()
+        target.begin()
         said = data or request(target.port)
         with selectors.DefaultSelector() as selector:
             for _ in range(count(target)):
@@ -414,26 +431,24 @@ class Attack:
 def attacks(smoke: bool) -> dict[str, Attack]:
     """Return all attacks; in a smoke test the large ones are smaller."""
     fragments = 20_000 if smoke else 1_000_000
-    bomb = deflated((16 if smoke else 512) * MIB)
-    below = deflated(MIB - KIB)
     many, some = (20, 5) if smoke else (500, 20)
-    third = len(bomb) // 3
+
+    def bomb(begin: int, tail: bytes = b"", size: int = 16 if smoke else 512) -> list[bytes]:
+        """Return a bomb whose first fragments have a byte each, so many; none is one frame."""
+        whole = deflated(size * MIB - KIB) + tail
+        if not begin:
+            return [frame(BINARY, whole, rsv=4)]
+        first = [frame(0, whole[at : at + 1], fin=False) for at in range(begin)]
+        half = (begin + len(whole)) // 2
+        last = [frame(0, whole[begin:half], fin=False), frame(0, whole[half:])]
+        return [b"".join([frame(BINARY, rsv=4, fin=False), *first]), *last]
+
     bombs = {
-        "deflate bomb, whole": saying(frame(BINARY, bomb, rsv=4)),
-        "deflate bomb, in fragments": saying(
-            frame(BINARY, bomb[:third], rsv=4, fin=False),
-            frame(0, bomb[third:-third], fin=False),
-            frame(0, bomb[-third:]),
-        ),
-        "deflate bomb, a byte a fragment": saying(
-            frame(BINARY, b"", rsv=4, fin=False)
-            + b"".join(frame(0, bomb[at : at + 1], fin=False) for at in range(1000)),
-            frame(0, bomb[1000:]),
-        ),
-        "deflate bomb with a corrupt tail": saying(frame(BINARY, bomb + b"\xff" * 64, rsv=4)),
-        "deflate below the limit, corrupt tail": saying(
-            frame(BINARY, below + b"\xff" * 64, rsv=4),
-        ),
+        "deflate bomb, whole": saying(made=lambda: bomb(0)),
+        "deflate bomb, in fragments": saying(made=lambda: bomb(1)),
+        "deflate bomb, a byte a fragment": saying(made=lambda: bomb(1000)),
+        "deflate bomb with a corrupt tail": saying(made=lambda: bomb(0, b"\xff" * 64)),
+        "deflate below the limit, corrupt tail": saying(made=lambda: bomb(0, b"\xff" * 64, 1)),
     }
     ends = {"end", "reset"}  # where a peer that is still sending is cut off
     return {
@@ -537,15 +552,12 @@ def attack_now(name: str, given: dict[str, Any]) -> None:
     os.nice(10)
     target = Target(
         given["port"],
-        time.monotonic() + given["seconds"],
+        given["seconds"],
         given["deflate"],
         given["max_connections"],
         given["threads"],
     )
     attack = attacks(given["smoke"])[name]
-    # The clock runs from the moment that everything is built.
-    print("ready", flush=True)
-    target.end = time.monotonic() + given["seconds"]
     answers = attack.run(target)
     print(json.dumps(answers), flush=True)
     os._exit(0)  # with all sockets at once, and no word
@@ -565,7 +577,7 @@ class Innocents(threading.Thread):
 
     def __init__(self, port: int, count: int) -> None:
         super().__init__(daemon=True)
-        target = Target(port, 0, False, 0, 0)
+        target = Target(port, seconds=0, deflate=False, max_connections=0, threads=0)
         self._connections = [target.open() for _ in range(count)]
         for connection in self._connections:
             connection.setblocking(False)
@@ -576,7 +588,7 @@ class Innocents(threading.Thread):
 
     def run(self) -> None:
         said = frame(TEXT, self.PAYLOAD)
-        answer = 2 + len(self.PAYLOAD)
+        answer = bytes([0x80 | TEXT, len(self.PAYLOAD)]) + self.PAYLOAD
         began = time.perf_counter()
         due = {
             connection: began + EVERY * place / len(self._connections)
@@ -599,7 +611,13 @@ class Innocents(threading.Thread):
                     received = connection.recv(KIB)
                 except OSError:
                     received = b""
-                if len(received) != answer:
+                if received[:1] == bytes([0x80 | PING]):  # of the server's keepalive
+                    size = 2 + received[1]
+                    connection.send(frame(PONG, received[2:size]))
+                    received = received[size:]
+                    if not received:
+                        continue
+                if received != answer:
                     self.lost += 1
                     selector.unregister(connection)
                     del due[connection]
