@@ -433,7 +433,7 @@ def attacks(smoke: bool) -> dict[str, Attack]:
     fragments = 20_000 if smoke else 1_000_000
     many, some = (20, 5) if smoke else (500, 20)
 
-    def bomb(begin: int, tail: bytes = b"", size: int = 16 if smoke else 512) -> list[bytes]:
+    def bomb(begin: int, tail: bytes = b"", size: int = 16 if smoke else 64) -> list[bytes]:
         """Return a bomb whose first fragments have a byte each, so many; none is one frame."""
         whole = deflated(size * MIB - KIB) + tail
         if not begin:
@@ -450,6 +450,7 @@ def attacks(smoke: bool) -> dict[str, Attack]:
         "deflate bomb with a corrupt tail": saying(made=lambda: bomb(0, b"\xff" * 64)),
         "deflate below the limit, corrupt tail": saying(made=lambda: bomb(0, b"\xff" * 64, 1)),
     }
+    inflating = frame(BINARY, deflated(MIB), rsv=4) * 200
     ends = {"end", "reset"}  # where a peer that is still sending is cut off
     return {
         "message over the limit": Attack(
@@ -497,6 +498,24 @@ def attacks(smoke: bool) -> dict[str, Attack]:
         "a message without end, empty pings between": Attack(
             held(frame(PING) * 8000, connections=some, at_first=frame(TEXT, b"x", fin=False)),
             frozenset({"open"}),
+        ),
+        "texts in two fragments of a byte, reads": Attack(
+            held(
+                (frame(TEXT, b"x", fin=False) + frame(0, b"y")) * 4000, connections=some, read=True
+            ),
+            frozenset({"open"}),
+        ),
+        "empty pings after a large frame, reads": Attack(
+            held(
+                frame(PING) * 40_000,
+                connections=some,
+                read=True,
+                at_first=frame(BINARY, bytes(256 * KIB)),
+            ),
+            frozenset({"open"}),
+        ),
+        "messages that inflate to the limit, never read": Attack(
+            held(inflating, connections=some), frozenset({"open"}), allowed=3 * some, deflate=True
         ),
         "text that is not UTF-8": Attack(
             saying(frame(TEXT, b"x" * 1000 + b"\xff")), frozenset({"1007"} | ends)
@@ -574,6 +593,7 @@ class Innocents(threading.Thread):
     """
 
     PAYLOAD = b"innocent"
+    ANSWER = bytes([0x80 | TEXT, len(PAYLOAD)]) + PAYLOAD
 
     def __init__(self, port: int, count: int) -> None:
         super().__init__(daemon=True)
@@ -588,7 +608,6 @@ class Innocents(threading.Thread):
 
     def run(self) -> None:
         said = frame(TEXT, self.PAYLOAD)
-        answer = bytes([0x80 | TEXT, len(self.PAYLOAD)]) + self.PAYLOAD
         began = time.perf_counter()
         due = {
             connection: began + EVERY * place / len(self._connections)
@@ -607,24 +626,33 @@ class Innocents(threading.Thread):
             ready = min((due[one] for one in due if one not in sent), default=now + EVERY)
             for key, _ in selector.select(max(0.0, ready - time.perf_counter())):
                 connection = key.fileobj
-                try:
-                    received = connection.recv(KIB)
-                except OSError:
-                    received = b""
-                if received[:1] == bytes([0x80 | PING]):  # of the server's keepalive
-                    size = 2 + received[1]
-                    connection.send(frame(PONG, received[2:size]))
-                    received = received[size:]
-                    if not received:
-                        continue
-                if received != answer:
+                echoes = self._received(connection)
+                now = time.perf_counter()
+                if echoes is None or echoes > (connection in sent):
                     self.lost += 1
                     selector.unregister(connection)
                     del due[connection]
-                    continue
-                now = time.perf_counter()
-                self._note(now - sent.pop(connection))
-                due[connection] = max(due[connection] + EVERY, now)
+                elif echoes:
+                    self._note(now - sent.pop(connection))
+                    due[connection] = max(due[connection] + EVERY, now)
+
+    def _received(self, connection: socket.socket) -> int | None:
+        """Return how many echoes came, None at the end; the pings of the keepalive are answered."""
+        try:
+            received = connection.recv(KIB)
+        except OSError:
+            return None
+        echoes = 0 if received else None
+        while received:
+            size = 2 + received[1]
+            one, received = received[:size], received[size:]
+            if one == self.ANSWER:
+                echoes += 1
+            elif one[0] == 0x80 | PING:
+                connection.send(frame(PONG, one[2:]))
+            else:
+                return None
+        return echoes
 
     def _note(self, took: float) -> None:
         with self._lock:
