@@ -9,7 +9,7 @@
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
 #   make bench                the benches, beside their peers, for four minutes
 #   make fuzz                 the parsers, by atheris, for SECONDS_EACH (60) each
-#   make hostile              what attackers cost the server, for eight minutes
+#   make hostile              what attackers cost the server, for twelve minutes
 #   make clean                remove what the above made
 
 SHELL := /bin/bash
