@@ -10,6 +10,8 @@
 #   make reactor-conformance  Twisted's own tests on the corked reactor; a part of `conformance`
 #   make conformance          Autobahn's testsuite, for an hour; needs Python 2.7. ARGS=--quick: minutes
 #   make bench                the benches, beside their peers, for twenty-five minutes
+#   make fuzz                 the parsers, by atheris, for SECONDS_EACH (60) each
+#   make hostile              what attackers cost the server, for twelve minutes
 #   make clean                remove what the above made
 
 SHELL := /bin/bash
@@ -26,7 +28,7 @@ CONFORMANCE := tests/conformance
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
-.PHONY: help venv demo peers test coverage lint soak kerberos bench clean
+.PHONY: help venv demo peers test coverage lint soak kerberos bench fuzz hostile clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -172,10 +174,23 @@ bench: peers $(BENCH_VENV)/.made
 	@$(BENCH_VENV)/bin/python bench/data.py --json bench/results/data.json
 	$(BIN)/python bench/tunnel.py --json bench/results/tunnel.json
 
+# atheris has wheels for CPython 3.11 to 3.13 on Linux. What it finds it prints, and keeps in .fuzz;
+# `.venv/bin/python tests/fuzz TARGET FILE` shows it again.
+fuzz: $(VENV)/.test
+	@$(PIP) 'atheris>=3'
+	for target in $${TARGETS:-lane connection deflate request answer}; do
+	    echo "$$target"
+	    $(BIN)/python tests/fuzz "$$target" -max_total_time=$${SECONDS_EACH:-60} -print_final_stats=1 $(ARGS)
+	done
+
+# Apart from `bench`: it judges, and it is about attackers and not about peers.
+hostile: $(VENV)/.test
+	@$(BIN)/python bench/hostile.py --json bench/results/hostile.json $(ARGS)
+
 clean:
 	rm -rf .venv .venv313 $(BENCH_VENV) $(VENV27) build dist *.egg-info $(PEERS)/node_modules
 	rm -rf $(CONFORMANCE)/reports
-	rm -rf .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .coverage .coverage.* htmlcov .hypothesis .fuzz .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o \( -name __pycache__ -o -name dropin.cache \) -print0 | xargs -0 rm -rf
 
 .ONESHELL:

@@ -201,7 +201,10 @@ def masked_close(code: int | None, reason: bytes = b"") -> bytes:
 
 
 def _masked(payload: bytes, mask: bytes) -> bytes:
-    return bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload)) if mask else payload
+    if not mask:
+        return payload
+    repeated = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    return (int.from_bytes(payload) ^ int.from_bytes(repeated)).to_bytes(len(payload))
 
 
 def parse(data: bytes) -> list[Frame]:

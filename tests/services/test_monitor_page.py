@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest_twisted
-from integration.peers import NODE_MODULES, Peer, free_port, missing, program
-from integration.raw import Raw, RawServer
+from integration.browser import Browser, browsing, serve_page
+from integration.peers import free_port
+from integration.raw import RawServer
 
 from wsframe.client import connect
 from wsframe.connection import Connection
@@ -26,63 +25,11 @@ FORM = "!document.getElementById('token-form').hidden"
 STATE = "document.body.dataset.state"
 
 
-class Browser:
-    """A Chromium of the test's own, without a window."""
-
-    def __init__(self, directory: Path) -> None:
-        node, chromium = program("node"), chromium_path()
-        if not (NODE_MODULES / "playwright-core").is_dir():
-            missing("the Node packages: npm ci --ignore-scripts, in tests/peers")
-        self._do = Peer(node, str(Path(__file__).with_name("browser.mjs")))
-        self._launch = {"executable": chromium, "directory": str(directory)}
-
-    async def launch(self) -> None:
-        await self._do("launch", **self._launch)
-
-    async def open(self, url: str) -> None:
-        assert (await self._do("open", url=url))["status"] == 200
-
-    async def wait(self, script: str, seconds: float = 8) -> Any:
-        """Wait until the expression is true; return what it is."""
-        return (await self._do("wait", script=script, seconds=seconds))["value"]
-
-    async def evaluate(self, script: str) -> Any:
-        return (await self._do("evaluate", script=script))["value"]
-
-    async def text(self, field: str) -> str:
-        return str(
-            await self.evaluate(f"{ROW}.querySelector('[data-text=\"{field}\"]').textContent")
-        )
-
-    async def problems(self, *expected: str) -> list[str]:
-        """Return what the console complains about, except for lines with an expected text."""
-        problems = (await self._do("problems"))["problems"]
-        return [one for one in problems if not any(text in one for text in expected)]
-
-    async def __call__(self, command: str, **arguments: Any) -> Any:
-        return await self._do(command, **arguments)
-
-    async def close(self) -> None:
-        try:
-            await self._do("close")
-        finally:
-            await self._do.stop()  # a browser whose driver is gone ends by itself
-
-
-def chromium_path() -> str:
-    if os.access("/usr/bin/chromium", os.X_OK):
-        return "/usr/bin/chromium"
-    return program("chromium")
-
-
-@asynccontextmanager
-async def browsing(directory: Path) -> AsyncIterator[Browser]:
-    browser = Browser(directory / "profile")
-    try:
-        await browser.launch()
-        yield browser
-    finally:
-        await browser.close()
+async def shown(browser: Browser, field: str) -> str:
+    """Return what the agent's row has in that field."""
+    return str(
+        await browser.evaluate(f"{ROW}.querySelector('[data-text=\"{field}\"]').textContent")
+    )
 
 
 @asynccontextmanager
@@ -108,9 +55,9 @@ async def test_the_table_is_live_and_survives_a_restart(tmp_path: Path) -> None:
         async with agent(monitor) as connection:
             await connection.send(figures(12.3))
             await browser.wait(f"{ROW} && {ROW}.dataset.status === 'online'")
-            assert await browser.text("cpu") == "12.3 %"
-            assert await browser.text("host") == "host.example"
-            assert await browser.text("processes") == "1,234"
+            assert await shown(browser, "cpu") == "12.3 %"
+            assert await shown(browser, "host") == "host.example"
+            assert await shown(browser, "processes") == "1,234"
             await connection.send(figures(45.6))
             await browser.wait(f"{ROW}.textContent.includes('45.6 %')")
         await browser.wait(f"{ROW}.dataset.status === 'gone'")
@@ -190,15 +137,8 @@ BLOCKED = """new Promise((resolve) => {
 @pytest_twisted.ensureDeferred
 async def test_a_page_from_elsewhere_cannot_connect(tmp_path: Path) -> None:
     """Neither one of another port, nor one that reached us by a name that is not ours."""
-
-    async def serve_page(raw: Raw) -> None:
-        await raw.read_head()
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(EVIL)}\r\nContent-Type: text/html\r\n"
-        raw.write(f"{head}Connection: close\r\n\r\n{EVIL}".encode())
-        raw.finish()
-
     async with browsing(tmp_path) as browser, running("ws-monitor") as monitor:
-        async with RawServer(serve_page) as elsewhere:
+        async with RawServer(serve_page(EVIL)) as elsewhere:
             await browser.open(f"http://127.0.0.1:{elsewhere.port}/")
             for path in ("/feed", "/agent"):
                 script = CONNECT % json.dumps(monitor.url(path))
