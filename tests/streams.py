@@ -40,7 +40,6 @@ from wsframe.protocol import (
     WebSocketServerFactory,
     WebSocketServerProtocol,
 )
-from wsframe.protocol.common import ReactorTimer
 from wsframe.protocol.deflate import accept_answer, accept_offer, offer
 
 LIMIT: Final = 300
@@ -50,6 +49,15 @@ LARGE_LIMIT: Final = 70_000
 """Bytes of a message where the longest form of a length is to be below it, too."""
 
 FRAGMENTS: Final = 4
+
+
+class Timers:
+    """What stock Autobahn takes its timers from; its own are batched, on a global reactor."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.call_later = clock.callLater
+
+
 DEFLATE: Final = Deflate(client_max_window_bits=15, server_max_window_bits=15)
 KEYS: Final = (b"\x11\x22\x33\x44", b"\0\0\0\0", b"\xff\x00\x80\x7f", b"\xff\xff\xff\xff")
 
@@ -227,7 +235,7 @@ def factory_of(role: str, way: str, *, deflate: bool, limit: int, clock: Clock) 
     if way == "stock":
         kind = stock.WebSocketServerFactory if role == "server" else stock.WebSocketClientFactory
         made = kind("ws://localhost", reactor=clock)
-        made._batched_timer = ReactorTimer(clock)
+        made._batched_timer = Timers(clock)
         made.setProtocolOptions(
             maxMessagePayloadSize=limit,
             failByDrop=False,
@@ -293,6 +301,7 @@ def same_masks() -> Iterator[None]:
     """
     with (
         patch("os.urandom", lambda size: (KEYS[0] * size)[:size]),
+        patch("wsframe.protocol.masking._drawn", bytearray()),
         patch("autobahn.websocket.protocol.pformat", id),
     ):
         yield

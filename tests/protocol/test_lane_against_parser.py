@@ -322,14 +322,12 @@ ACTS: Final[dict[str, Callable[[Any], Any]]] = {
     "drops": lambda protocol: protocol.dropConnection(),
     "aborts": lambda protocol: protocol.dropConnection(abort=True),
     "loses TCP": lambda protocol: protocol.transport.lose(),
-    "pauses": lambda protocol: protocol.pause_reading(),
     "lowers its limit": lambda protocol: setattr(protocol, "maxMessagePayloadSize", 5),
     "lifts its limit": lambda protocol: setattr(protocol, "maxMessagePayloadSize", 0),
     "begins a trace": trace,
 }
 OPEN: Final = {
     "lowers its limit": "the lane keeps the limit that it had when the WebSocket opened",
-    "begins a trace": "what the lane has of a read is not told to a trace that begins meanwhile",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pytest
@@ -20,13 +21,16 @@ from memory import (
 )
 from twisted.internet.task import Clock
 
+from wsframe.connection import Connection
+from wsframe.options import Deflate, ServerOptions
 from wsframe.protocol import (
+    ConnectionServerFactory,
     WebSocketClientFactory,
     WebSocketClientProtocol,
     WebSocketServerFactory,
     WebSocketServerProtocol,
 )
-from wsframe.protocol.receiving import LARGE_FRAME
+from wsframe.protocol.receiving import LARGE_FRAME, PARSED_A_TURN, TAKEN_A_TURN
 
 CONTINUATION = 0
 
@@ -265,3 +269,122 @@ def test_traffic_is_counted_as_the_parser_does(clock: Clock) -> None:
         counted.append(peer.protocol.trafficStats.__json__())
     assert counted[0] == counted[1]
     assert counted[0]["incomingOctetsAppLevel"] == 302
+
+
+# ------------------------------------------------------------------- what is left for a later turn
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+def test_nothing_is_handed_out_while_reading_is_paused(clock: Clock, fragments: bool) -> None:
+    """Whatever a read brought: it goes on where it was, once reading is resumed."""
+
+    class Pausing(Server):
+        def onMessage(self, payload: bytes, isBinary: bool) -> None:
+            super().onMessage(payload, isBinary)
+            self.pause_reading()
+
+    peer = served(clock, Pausing)
+    message = masked_frame(BINARY, b"1")
+    if fragments:
+        message = masked_frame(BINARY, b"", fin=False) + masked_frame(CONTINUATION, b"1")
+    # A control frame in between ends what the lane takes at once.
+    peer.send((message + masked_frame(PONG, b"")) * 3)
+    for count in (1, 2, 3):
+        assert len(peer.protocol.got) == count
+        assert not peer.transport.reading
+        clock.advance(0)
+        assert len(peer.protocol.got) == count
+        peer.protocol.resume_reading()
+        assert len(peer.protocol.got) == count  # nobody is called back while he calls
+        clock.advance(0)
+    assert peer.transport.reading
+
+
+@pytest.mark.parametrize(
+    ("frames", "a_turn"),
+    [
+        ([masked_frame(PING, b"")], PARSED_A_TURN),
+        ([masked_frame(BINARY, b"x")], TAKEN_A_TURN),
+        (
+            [masked_frame(TEXT, b"a", fin=False), masked_frame(CONTINUATION, b"b")],
+            PARSED_A_TURN,
+        ),
+    ],
+)
+def test_a_read_of_many_frames_is_taken_in_several_turns(
+    clock: Clock, frames: list[bytes], a_turn: int
+) -> None:
+    """Nothing is read meanwhile, nothing lost, and the order is kept."""
+    peer = served(clock)
+    turns = 4
+    times = turns * a_turn // len(frames)
+    peer.send(b"".join(frames) * times + masked_frame(BINARY, b"last"))
+    assert not peer.transport.reading
+    assert peer.protocol.parsed + len(peer.protocol.got) == times // turns
+    clock.advance(0)  # runs what is due until nothing is
+    assert peer.transport.pauses == turns
+    assert peer.transport.reading
+    assert peer.protocol.got[-1] == (b"last", True)
+    assert peer.protocol.parsed + len(peer.protocol.got) - 1 == times
+
+
+def test_what_a_layer_of_tls_still_has_comes_behind_the_rest(clock: Clock) -> None:
+    peer = served(clock)
+    peer.send(masked_frame(PING, b"") * PARSED_A_TURN + masked_frame(BINARY, b"1"))
+    peer.protocol.dataReceived(masked_frame(BINARY, b"2"))
+    assert peer.protocol.got == []
+    clock.advance(0)
+    assert peer.protocol.got == [(b"1", True), (b"2", True)]
+
+
+def test_a_pause_while_something_is_left_holds_it(clock: Clock) -> None:
+    peer = served(clock)
+    peer.send(masked_frame(PING, b"") * PARSED_A_TURN + masked_frame(BINARY, b"1"))
+    peer.protocol.pause_reading()
+    clock.advance(0)
+    assert peer.protocol.got == []
+    peer.protocol.resume_reading()
+    assert not peer.transport.reading
+    clock.advance(0)
+    assert peer.protocol.got == [(b"1", True)]
+    assert peer.transport.reading
+
+
+def test_a_connection_that_fails_reads_on_to_the_end_of_tcp(clock: Clock) -> None:
+    """What was left is thrown away."""
+    peer = served(clock)
+    peer.send(masked_frame(PING, b"") * PARSED_A_TURN + masked_frame(BINARY, b"1"))
+    peer.protocol._fail_connection(1011, "of another fault")
+    assert peer.transport.reading
+    clock.advance(0)
+    assert peer.protocol.got == []
+
+
+def test_an_end_takes_what_was_left_with_it(clock: Clock) -> None:
+    peer = served(clock)
+    peer.send(masked_frame(PING, b"") * PARSED_A_TURN + masked_frame(BINARY, b"1"))
+    peer.end()
+    assert peer.protocol.got == []
+    assert peer.timers() == []
+
+
+def test_a_read_of_small_bombs_fills_no_more_than_the_queue(clock: Clock) -> None:
+    """64 KiB of them would inflate to 64 MiB."""
+    compressor = zlib.compressobj(9, wbits=-12)
+    payload = compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    made: list[Connection] = []
+
+    def opened(wire: Any) -> Connection:
+        made.append(Connection(wire))
+        return made[-1]
+
+    factory = ConnectionServerFactory(
+        opened, reactor=clock, options=ServerOptions(), compression=Deflate()
+    )
+    peer = Peer(factory, clock)
+    peer.send(request(("Sec-WebSocket-Extensions", "permessage-deflate")))
+    bomb = masked_frame(BINARY, payload[:-4], rsv=4)
+    peer.send(bomb * (65536 // len(bomb)))
+    (connection,) = made
+    assert len(connection._messages) == 1
+    peer.end()

@@ -8,8 +8,10 @@ never has to say what is wrong with a frame. `Partial` takes a large frame as it
 
 from __future__ import annotations
 
+import sys
 from codecs import getincrementaldecoder
 from collections.abc import Callable
+from itertools import repeat
 from struct import Struct
 from typing import Final
 
@@ -101,12 +103,19 @@ def mask_payload(payload: bytes, key: bytes) -> bytes:
 
 
 def decode(
-    data: bytes, start: int, *, masked: bool, most: int, mask: Masker = mask_payload
+    data: bytes,
+    start: int,
+    *,
+    masked: bool,
+    most: int,
+    many: int = sys.maxsize,
+    mask: Masker = mask_payload,
 ) -> tuple[list[Message], int, int]:
     """Take the messages out of `data` from `start` on, as far as each is one plain, whole frame.
 
     `masked` is whether frames have to be (a client's have, a server's must not), `most` the bytes
-    of a payload up to which it is taken, and `mask` what unmasks payloads that are not `SHORT`.
+    of a payload up to which it is taken, `many` the messages that are taken at most, and `mask`
+    what unmasks payloads that are not `SHORT`.
 
     Returns the messages, the bytes of their payloads, and where the first frame begins that was
     not taken: the end of `data` when all were.
@@ -116,7 +125,9 @@ def decode(
     octets = 0
     at = start
     head = 6 if masked else 2
-    while size - at >= head:
+    for _ in repeat(None, many):
+        if size - at < head:
+            break
         first = data[at]
         if first not in _WHOLE:
             break

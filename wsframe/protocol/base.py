@@ -62,6 +62,7 @@ class Base(Attributes):
     # What one part has and another needs.
     sendFrame: Callable[..., None]
     resume_reading: Callable[[], None]
+    drop_rest: Callable[[], None]
     write_waiting: Callable[[], None]
     sending_blocked: Callable[[], None]
     start_close: Callable[[int | None, bytes], None]

@@ -175,6 +175,10 @@ class Wire(CommonProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes from the peer."""
         super().dataReceived(data)
+        self.read_taken()
+
+    def read_taken(self) -> None:
+        """All that can be taken of a read is taken."""
         if self.listener is not None:
             self.listener.deliver()
 

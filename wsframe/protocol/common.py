@@ -93,7 +93,13 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
         self._discarding = True
         self._reading_paused = False
         self.stop_app_producer()
-        for name in ("_abort_call", "openHandshakeTimeoutCall", "autoPingPendingCall"):
+        self._rest = b""
+        for name in (
+            "_abort_call",
+            "_rest_call",
+            "openHandshakeTimeoutCall",
+            "autoPingPendingCall",
+        ):
             self._cancel(name)
         self.closing.lose(None, _lost_text(reason))
         if self.tap is not None:

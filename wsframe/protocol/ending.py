@@ -109,7 +109,7 @@ class Ending(Base):
         this.wasClean = self.closing.clean
         self.resume_reading()  # or the end of TCP would not be seen
         self._discarding = True
-        self.data = b""
+        self.drop_rest()
         if self.factory.isServer:
             # The server ends TCP first (§7.1.1), so that its side holds the TIME_WAIT.
             self.transport.unregisterProducer()
@@ -126,7 +126,7 @@ class Ending(Base):
         self._stop_keepalive()
         self.resume_reading()
         self._discarding = True
-        self.data = b""
+        self.drop_rest()
         self.transport.unregisterProducer()
         self.write_waiting()
         secure = ISSLTransport.providedBy(self.transport)
