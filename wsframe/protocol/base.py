@@ -49,6 +49,7 @@ class Base(Attributes):
     closeHandshakeTimeout: float
     maskClientFrames: bool
     maskServerFrames: bool
+    autoFragmentSize: int
     logOctets: bool
     current_frame: Any
     current_frame_masker: Any
@@ -91,7 +92,11 @@ class Base(Attributes):
             self.application_failed(Failure())
         else:
             if result is not None:
-                run(lambda: result).addErrback(self.application_failed)
+                self.await_application(result)
+
+    def await_application(self, result: object) -> None:
+        """Await what application code returned: a coroutine is run, never dropped."""
+        run(lambda: result).addErrback(self.application_failed)
 
     def application_failed(self, failure: Failure) -> None:
         """Log what application code raised, and close with 1011."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IDelayedCall
@@ -98,13 +98,7 @@ class Receiving(Base):
             if self._rest:
                 self._rest += data  # a layer of TLS had it in hand when we paused
             else:
-                self._receive(data)
-
-    def _receive(self, data: bytes) -> None:
-        try:
-            self.receive_frames(data)
-        except Exception:  # noqa: BLE001 - a listener is broken: it ends its own connection
-            self.application_failed(Failure())
+                self.receive_frames(data)
 
     def receive_frames(self, data: bytes) -> None:
         """Take bytes of the open WebSocket: by the fast lane what it takes, by Autobahn the rest.
@@ -163,6 +157,8 @@ class Receiving(Base):
                 at = end
                 parsed += 1
                 self.consumeData()
+        except Exception:  # noqa: BLE001 - a listener is broken: it ends its own connection
+            self.application_failed(Failure())
         finally:
             self._reading = None
 
@@ -182,7 +178,7 @@ class Receiving(Base):
         if self._reading_paused:
             return
         rest, self._rest = self._rest, b""
-        self._receive(rest)
+        self.receive_frames(rest)
         self.read_taken()
         if not self._is_held():
             self.transport.resumeProducing()
@@ -254,15 +250,20 @@ class Receiving(Base):
 
     def messages_received(self, messages: list[Message], octets: int) -> None:
         """Give messages that came, `octets` bytes in all, to the application."""
-        this: Any = self
+        on_message = cast(Any, self).onMessage
         for place, message in enumerate(messages, 1):
             if self._discarding or self.state == _CLOSED:
                 return
             self._handed = place
-            if isinstance(message, str):
-                self.call_application(this.onMessage, message.encode(), False)
+            payload = message if isinstance(message, bytes) else message.encode()
+            # As `call_application`, for every message.
+            try:
+                result = on_message(payload, payload is message)
+            except Exception:  # noqa: BLE001 - whatever the application raises
+                self.application_failed(Failure())
             else:
-                self.call_application(this.onMessage, message, True)
+                if result is not None:
+                    self.await_application(result)
 
     def receive_opening(self, data: bytes) -> None:
         """Take bytes of the opening handshake."""

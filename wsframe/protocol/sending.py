@@ -215,7 +215,7 @@ class Sending(Base):
             rsv = 4
         stats.outgoingOctetsWebSocketLevel += len(payload)
         opcode = frames.BINARY if isBinary else frames.TEXT
-        size = fragmentSize or cast(Any, self).autoFragmentSize or len(payload)
+        size = fragmentSize or self.autoFragmentSize or len(payload)
         if not rsv and len(payload) <= size and not sync:
             stats.outgoingWebSocketFrames += 1
             self.send_whole(opcode, payload)
