@@ -10,7 +10,7 @@ from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from wsframe.awaiting import run
-from wsframe.driving import Driver, driving, suspended
+from wsframe.driving import SUSPENDED, Driver, driving, suspended
 
 
 class Odd:
@@ -28,10 +28,7 @@ def driven(coroutine: Any) -> tuple[Driver, list[Any]]:
 
 
 async def wait() -> Any:
-    driver = driving()
-    assert driver is not None
-    driver.cancel_wait = lambda: None
-    return await suspended()
+    return await suspended(lambda: None, lambda driver: None)
 
 
 def test_a_wait_is_resumed_with_what_it_is_told() -> None:
@@ -111,15 +108,41 @@ def test_only_the_driver_right_behind_is_told() -> None:
     assert nested not in (None, driver)
 
 
+def test_a_wait_that_another_drives_is_told_so() -> None:
+    """By Twisted's trampoline, begun by the coroutine and outliving its step; or by nobody's."""
+    told: list[Any] = []
+    begun: list[Any] = []
+    forgotten: list[None] = []
+    later: defer.Deferred[None] = defer.Deferred()
+
+    async def other() -> None:
+        told.append(await suspended(lambda: forgotten.append(None), begun.append))
+        await later
+        told.append(await suspended(lambda: forgotten.append(None), begun.append))
+
+    async def outer() -> Any:
+        defer.ensureDeferred(other())
+        return await wait()
+
+    driver, ended = driven(outer())
+    assert told == [SUSPENDED]
+    assert (begun, forgotten) == ([driver], [None])  # taken back, as soon as it was known
+    cancel_wait = driver.cancel_wait
+    later.callback(None)
+    assert told == [SUSPENDED] * 2
+    assert driver.cancel_wait is cancel_wait is not None
+    driver.resume("done")
+    assert ended == ["done"]
+    defer.ensureDeferred(other())
+    assert told[2:] == [SUSPENDED] * 2
+
+
 def test_cancelling_ends_a_suspended_wait() -> None:
     cancelled: list[str] = []
 
     async def waits() -> Any:
-        driver = driving()
-        assert driver is not None
-        driver.cancel_wait = lambda: cancelled.append("cancelled")
         with pytest.raises(defer.CancelledError):
-            await suspended()
+            await suspended(lambda: cancelled.append("cancelled"), lambda driver: None)
         return "caught"
 
     driver, ended = driven(waits())

@@ -18,7 +18,7 @@ from wsframe.core.events import Counts
 from wsframe.core.frames import Message
 from wsframe.core.http import Request, Response
 from wsframe.core.uri import WebSocketURI
-from wsframe.driving import Driver, driving, suspended
+from wsframe.driving import SUSPENDED, Driver, suspended
 from wsframe.errors import (
     ConcurrencyError,
     ConnectionClosed,
@@ -388,6 +388,9 @@ class Connection:
     def _forget_receiver(self, _: object = None) -> None:
         self._receiver = None
 
+    def _set_receiver(self, receiver: Driver) -> None:
+        self._receiver = receiver
+
     def _put_back(self, message: Message) -> None:
         self._messages.appendleft(message)
         self._bytes += _size(message)
@@ -452,13 +455,10 @@ class Connection:
         if self._messages and self._receiver is None and self._burst < BURST:
             return self._take()
         try:
-            driver = None if self._messages or self._receiver or self._outcome else driving()
-            if driver is None:
+            if self._messages or self._receiver or self._outcome:
                 return await self.recv()
-            self._receiver = driver
-            driver.cancel_wait = self._forget_receiver
-            message: Message = await suspended()
-            return message
+            message: Message = await suspended(self._forget_receiver, self._set_receiver)
+            return await self.recv() if message is SUSPENDED else message
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 import contextvars
 import sys
 import types
-from collections.abc import Callable, Coroutine, Generator
+from asyncio import _get_running_loop
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final
 
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
-__all__ = ["DRIVERS", "Driver", "driving", "suspended"]
+__all__ = ["DRIVERS", "SUSPENDED", "Driver", "driving", "suspended"]
 
 SUSPENDED: Final = object()
-"""Yielded by a wait that has set `Driver.cancel_wait`; somebody will call `resume`."""
+"""Yielded by a wait that is not for a Deferred; somebody will call `resume`."""
 
 _current: contextvars.ContextVar[Driver] = contextvars.ContextVar("_current")
 
@@ -38,9 +39,9 @@ class Driver:
         "_coroutine",
         "_ended",
         "_result",
-        "_stepping",
         "_waits",
         "cancel_wait",
+        "is_running",
     )
 
     def __init__(
@@ -51,7 +52,7 @@ class Driver:
         self._context = contextvars.copy_context()
         self._context.run(_current.set, self)
         self._waits: defer.Deferred[Any] | None = None
-        self._stepping = False
+        self.is_running = False
         self._cancelled = False
         self._result: list[object] = []
         self.cancel_wait: Callable[[], object] | None = None
@@ -60,7 +61,7 @@ class Driver:
         """Begin (with None), or go on with what was waited for: a result or a Failure."""
         self._waits = self.cancel_wait = None
         while True:
-            self._stepping = True
+            self.is_running = True
             try:
                 if isinstance(value, Failure):
                     waits = self._context.run(value.throwExceptionIntoGenerator, self._coroutine)
@@ -73,16 +74,16 @@ class Driver:
                 outcome = Failure()
                 break
             finally:
-                self._stepping = False
+                self.is_running = False
             if waits is SUSPENDED:
                 self._cancel_if_asked()
                 return
             if not isinstance(waits, defer.Deferred):
                 value = Failure(TypeError(f"a coroutine awaits {type(waits).__name__}"))
                 continue
-            self._stepping = True
+            self.is_running = True
             waits.addBoth(self._fired)
-            self._stepping = False
+            self.is_running = False
             if not self._result:
                 self._waits = waits
                 self._cancel_if_asked()
@@ -91,7 +92,7 @@ class Driver:
         self._ended(outcome)
 
     def _fired(self, result: object) -> None:
-        if self._stepping:
+        if self.is_running:
             self._result.append(result)
         else:
             self.resume(result)
@@ -102,7 +103,7 @@ class Driver:
     def cancel(self) -> None:
         """Cancel what is waited for, or the next wait; the coroutine learns of it as that fails."""
         self._cancelled = True
-        if not self._stepping:
+        if not self.is_running:
             self._cancel_if_asked()
 
     def _cancel_if_asked(self) -> None:
@@ -117,9 +118,26 @@ class Driver:
 
 
 @types.coroutine
-def suspended() -> Generator[object, Any, Any]:
-    """Wait until the `Driver` right behind is told to `resume`; return what it was told."""
-    return (yield SUSPENDED)
+def suspended(cancel_wait: Callable[[], object], begin: Callable[[Driver], object]) -> Any:
+    """Wait until the `Driver` right behind is told to `resume`; return what it was told.
+
+    `begin` is given that driver, and `cancel_wait` called when it is cancelled. Returns
+    `SUSPENDED`, after `cancel_wait`, where something else drives: then wait for a Deferred.
+    """
+    driver = _current.get(None)
+    if driver is None or not driver.is_running:
+        return SUSPENDED
+    if _get_running_loop() is not None and driving() is None:
+        return SUSPENDED
+    driver.cancel_wait = cancel_wait
+    begin(driver)
+    # The context that told us of the driver is inherited by what its coroutine begins. Twisted's
+    # trampoline sends back what is no Deferred; and asyncio's tasks were ruled out above.
+    told = yield SUSPENDED
+    if told is SUSPENDED:
+        driver.cancel_wait = None
+        cancel_wait()
+    return told
 
 
 DRIVERS: Final = frozenset(
