@@ -94,6 +94,8 @@ class Wire(CommonProtocol):
     `pause_reading`, `resume_reading`, `start_close` and `abort` are inherited.
     """
 
+    counts_traffic = False  # a `Connection` has counts of its own
+
     listener: Listener | None = None
     principal: str | None = None
     request: Request | None

@@ -61,6 +61,9 @@ _UNLIMITED: Final = 1 << 63
 class Receiving(Base):
     """The part of a protocol that reads."""
 
+    counts_traffic = True
+    """Whether what is received is counted in Autobahn's `trafficStats`."""
+
     lane = True
     """Whether messages may be taken without Autobahn's parser."""
 
@@ -106,7 +109,7 @@ class Receiving(Base):
         Autobahn's parser is given one frame at a time, as far as it is there, so that what follows
         it can be taken by the lane again.
         """
-        if self.state == _OPEN:
+        if self.counts_traffic and self.state == _OPEN:
             self.trafficStats.incomingOctetsWireLevel += len(data)
         if self.logOctets:
             self.logRxOctets(data)  # type: ignore[attr-defined]
@@ -241,7 +244,7 @@ class Receiving(Base):
 
     def _count(self, messages: int, octets: int) -> None:
         self.keepalive.message()
-        if self.state == _OPEN:
+        if self.counts_traffic and self.state == _OPEN:
             stats = self.trafficStats
             stats.incomingWebSocketFrames += messages
             stats.incomingWebSocketMessages += messages
