@@ -162,6 +162,10 @@ class Receiving(Base):
                         if len(messages) == TAKEN_A_TURN:
                             self._leave(data[at:])
                             return
+                        if (taken := self._take_compressed(data, at)) is not None:
+                            at = taken
+                            parsed += 1
+                            continue
                         if self._begin_part(data, at):
                             return
                     end = frame_end(data, at) or size
