@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -129,8 +130,11 @@ class MessageDeflate(PerMessageDeflate):
         """Return a whole message compressed."""
         if self._forgets:
             return compress_alone(payload, *self.kind)
-        self.start_compress_message()
-        return bytes(self.compress_message_data(payload) + self.end_compress_message())
+        compressor = self._compressor
+        if compressor is None:
+            compressor = self._compressor = new_compressor(*self.kind)
+        compressed: bytes = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        return compressed[:-4]
 
     def forget(self) -> None:
         """Let the next message refer to nothing before it.
