@@ -162,7 +162,9 @@ class MessageDeflate(PerMessageDeflate):
             self._inflation = Inflation(self._peer_window_bits)
         self._decompress_message_size = 0
 
-    def decompress_message_data(self, data: bytes, max_output_len: int | None = None) -> bytes:
+    def decompress_message_data(
+        self, data: bytes | bytearray, max_output_len: int | None = None
+    ) -> bytes:
         """Autobahn: return what a part of a message amounts to; the smaller limit holds."""
         limit = max_output_len
         if self.max_message_size is not None:

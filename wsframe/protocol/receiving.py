@@ -239,7 +239,7 @@ class Receiving(Base):
             return False
         self._partial, body = begun
         if self._partial.length >= LARGE_FRAME:
-            read_large(self.transport)
+            read_large(self.transport, self._partial.length)
         self._take_part(self._partial, data[body:])
         return True
 
@@ -279,12 +279,11 @@ class Receiving(Base):
         if is_text and not self.utf8validateIncoming:
             return None
         self._reading = data, end, False
-        payload: bytes | bytearray = data[body:end]
-        if masked:
-            payload = apply_mask(data[body:end], data[body - 4 : body])
-        message = self._decompressed(compress, payload, is_text)
-        if message is not None:
-            octets, message = message
+        sent = data[body:end]
+        payload = apply_mask(sent, data[body - 4 : body]) if masked else sent
+        decompressed = self._decompressed(compress, payload, is_text)
+        if decompressed is not None:
+            message, octets = decompressed
             self.keepalive.message()
             stats = self.trafficStats
             stats.incomingWebSocketFrames += 1
@@ -296,7 +295,7 @@ class Receiving(Base):
 
     def _decompressed(
         self, compress: MessageDeflate, payload: bytes | bytearray, is_text: bool
-    ) -> tuple[int, Message] | None:
+    ) -> tuple[Message, int] | None:
         """Return a message and its bytes; None when it was not valid, and the connection failed."""
         this: Any = self
         limit = self.maxMessagePayloadSize
@@ -318,7 +317,7 @@ class Receiving(Base):
             self._invalid_payload(NOT_UTF8)
         else:
             if read == size:
-                return size, message
+                return message, size
             self._invalid_payload(NOT_UTF8)  # it ends within a character
         return None
 

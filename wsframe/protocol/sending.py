@@ -15,6 +15,7 @@ from wsframe.core import frames
 from wsframe.protocol.base import Base
 from wsframe.protocol.deflate import compress_message
 from wsframe.protocol.masking import apply_mask, mask_key
+from wsframe.protocol.tcp import send_large
 
 __all__ = ["Outgoing", "Sending"]
 
@@ -191,6 +192,8 @@ class Sending(Base):
         elif len(payload) < LARGE:
             self.transport.write(head + payload)
         else:
+            if len(payload) > SLICE:
+                send_large(self.transport)
             self.transport.writeSequence((head, payload))
 
     def sendMessage(
