@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from memory import MemoryTransport
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.tcp import Server
 from twisted.protocols.policies import ProtocolWrapper
 
 from wsframe.options import ConnectionOptions, TCPKeepalive
@@ -22,6 +23,7 @@ from wsframe.protocol.tcp import (
     LARGE_SEND,
     LARGEST_READ,
     read_large,
+    send_at_once,
     send_large,
     set_no_delay,
     set_tcp_options,
@@ -178,6 +180,61 @@ def test_more_is_sent_at_a_time_below_any_number_of_wrappers() -> None:
         send_large(wrapped(wrapped(lowest)))
     assert lowest.SEND_LIMIT == LARGE_SEND > FileDescriptor.SEND_LIMIT
     send_large(MemoryTransport())  # which has no say in it
+
+
+@pytest.fixture
+def accepted() -> Iterator[tuple[Any, socket.socket]]:
+    """Return a server's transport, which notes what it is given to write, and its peer."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        transport: Any = object.__new__(Server)
+        transport.socket, transport.connected, transport._tempDataBuffer = one, 1, []
+        transport.written = []
+        transport.write = transport.written.append
+        yield transport, other
+
+
+def test_what_waits_for_nothing_is_sent_at_once(accepted: tuple[Any, socket.socket]) -> None:
+    transport, peer = accepted
+    assert send_at_once(transport, b"now")
+    assert peer.recv(10) == b"now"
+    assert transport.written == []
+
+
+def test_the_transport_gets_what_the_kernel_does_not_take(
+    accepted: tuple[Any, socket.socket],
+) -> None:
+    transport, peer = accepted
+    data = bytes(range(256)) * 8192
+    assert send_at_once(transport, data)
+    (rest,) = transport.written
+    assert 0 < len(rest) < len(data)
+    assert send_at_once(transport, b"more")  # nothing is taken: in truth, it would wait by now
+    assert transport.written == [rest, b"more"]
+    peer.close()
+    assert send_at_once(transport, b"lost")  # the transport finds out
+    assert transport.written[2:] == [b"lost"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"TLS": True},
+        {"_tempDataBuffer": [b"first"]},
+        {"dataBuffer": b"first"},
+        {"disconnecting": 1},
+        {"connected": 0},
+    ],
+)
+def test_what_has_to_wait_is_left_to_the_transport(
+    accepted: tuple[Any, socket.socket], state: dict[str, Any]
+) -> None:
+    transport, _ = accepted
+    vars(transport).update(state)
+    assert not send_at_once(transport, b"later")
+    assert not send_at_once(MemoryTransport(), b"later")
+    assert transport.written == []
 
 
 FAULTS = """

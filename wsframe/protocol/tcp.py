@@ -7,7 +7,7 @@ import socket
 import struct
 import sys
 from functools import cache
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from twisted.internet.abstract import FileDescriptor
@@ -26,6 +26,7 @@ else:  # pragma: no cover - elsewhere nothing is asked
 __all__ = [
     "keep_memory",
     "read_large",
+    "send_at_once",
     "send_large",
     "set_no_delay",
     "set_tcp_options",
@@ -188,6 +189,29 @@ def send_large(transport: object) -> None:
     if isinstance(lowest, FileDescriptor) and lowest.SEND_LIMIT < LARGE_SEND:
         keep_memory()
         lowest.SEND_LIMIT = LARGE_SEND
+
+
+def send_at_once(transport: Any, data: bytes) -> bool:
+    """Give bytes to the kernel, and what it does not take to the transport, without a next turn.
+
+    Returns whether it could be: only for a TCP connection without TLS in which nothing waits.
+    """
+    if (
+        type(transport) is not Server
+        or transport.TLS
+        or transport._tempDataBuffer
+        or transport.dataBuffer
+        or transport.disconnecting
+        or not transport.connected
+    ):
+        return False
+    try:
+        taken = transport.socket.send(data)
+    except OSError:  # full, or an end, which the transport finds out for itself
+        taken = 0
+    if taken != len(data):
+        transport.write(data[taken:])
+    return True
 
 
 def unsent_bytes(transport: object) -> int | None:
