@@ -319,6 +319,29 @@ def test_many_small_broadcasts_share_the_time_of_a_turn(
     assert [s.payloads() for s in subscribers] == [expected] * 10
 
 
+def test_one_that_comes_alone_goes_at_once_and_several_share_a_call(
+    clock: Clock, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was last is expected again: who publishes much pays for one call in a turn."""
+    subscribers = subscribe(MANY)
+    went: dict[bytes, bool] = {}
+    send_shared = Connection.send_shared
+
+    def noting(connection: Connection, shared: Any) -> bool:
+        went[shared.payload] = shared.at_once
+        return send_shared(connection, shared)
+
+    monkeypatch.setattr(Connection, "send_shared", noting)
+    for messages in ("1", "2", "345", "67", "8", "9"):
+        for message in messages:
+            broadcast(connections(subscribers), message)
+        turn(clock)
+    broadcast(connections(subscribers[:3]), "small")
+    assert [key for key, at_once in went.items() if at_once] == [b"1", b"2", b"3", b"9"]
+    expected = [*(b"%d" % number for number in range(1, 10)), b"small"]
+    assert [s.payloads() for s in subscribers] == [expected] * 3 + [expected[:-1]] * (MANY - 3)
+
+
 def test_a_heavy_message_is_timed_from_the_first_delivery(
     clock: Clock, time: Time, subscribe: Subscribe
 ) -> None:

@@ -124,6 +124,10 @@ class _FanOut:
         self._until: float | None = None
         """When this turn's time is over; None while it is not taken. Then a next turn is due."""
         self._busy = False
+        self._calls = 0
+        """Broadcasts of this turn."""
+        self._alone = True
+        """Whether there was no more than one in the last turn that was timed."""
 
     def publish(
         self, shared: SharedMessage, targets: list[Connection], most_bytes: int
@@ -134,6 +138,10 @@ class _FanOut:
                 connection.prepare_shared(shared)
         weight = 1 + shared.size // HEAVY
         self._count(len(targets) * weight + shared.size // DENSE)
+        # One that comes alone goes to the kernel right away, which takes half the work in between.
+        # Where several come in a turn they share a call, and a packet, at its end.
+        self._calls += 1
+        shared.at_once = self._alone and self._calls == 1 and self._until is not None
         if not (self._busy or self._pending or shared.unfinished):
             targets = self._hand_out(shared, targets, max(1, AT_A_TIME // weight))
         if not (targets or self._pending):
@@ -169,6 +177,8 @@ class _FanOut:
             self._slice = min(LONGEST, max(SHORTEST, wanted))
         self._work = 0
         self._until = None
+        self._alone = self._calls <= 1
+        self._calls = 0
         if self._pending:
             self._take_time()
             self._go_on()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from typing import Any
 
@@ -30,6 +31,7 @@ from wsframe.protocol import (
     WebSocketServerFactory,
     WebSocketServerProtocol,
 )
+from wsframe.protocol.deflate import accept_offer
 from wsframe.protocol.receiving import LARGE_FRAME, PARSED_A_TURN, TAKEN_A_TURN
 
 CONTINUATION = 0
@@ -90,6 +92,30 @@ def connected(clock: Clock) -> Peer:
     return peer
 
 
+def deflating(clock: Clock) -> Peer:
+    """Return a server with which permessage-deflate was agreed on."""
+    factory = WebSocketServerFactory(reactor=clock)
+    factory.protocol = Server
+    factory.setProtocolOptions(perMessageCompressionAccept=accept_offer(Deflate(), 1 << 20))
+    peer = Peer(factory, clock)
+    peer.send(request(("Sec-WebSocket-Extensions", "permessage-deflate")))
+    peer.transport.take()
+    return peer
+
+
+def compressed(opcode: int, *payloads: bytes) -> list[bytes]:
+    """Return a frame for each of these messages; they share a window."""
+    compressor = zlib.compressobj(wbits=-12)
+    return [
+        masked_frame(
+            opcode,
+            (compressor.compress(each) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4],
+            rsv=4,
+        )
+        for each in payloads
+    ]
+
+
 def no_parser(protocol: Any) -> None:
     """Fail the test if Autobahn's parser is asked."""
 
@@ -111,6 +137,35 @@ def test_messages_do_not_meet_the_parser(clock: Clock) -> None:
         *((each, True) for each in messages),
         ("größer".encode(), False),
     ]
+
+
+def test_compressed_messages_do_not_meet_the_parser(clock: Clock) -> None:
+    """With lengths of one byte, of two and of eight, and plain ones between them."""
+    peer = deflating(clock)
+    no_parser(peer.protocol)
+    words = b"the same again, "
+    long, longer = random.Random(1).randbytes(300), random.Random(2).randbytes(70_000)
+    messages = [words, words, b"", long, longer, words]
+    peer.send(masked_frame(TEXT, b"1").join(compressed(BINARY, *messages)))
+    peer.send(b"".join(compressed(TEXT, "größer".encode())))
+    expected = [each for one in messages for each in ((one, True), (b"1", False))]
+    assert peer.protocol.got == [*expected[:-1], ("größer".encode(), False)]
+
+
+def test_a_listener_that_comes_with_a_message_hears_the_compressed_one_behind_it(
+    clock: Clock,
+) -> None:
+    """Autobahn's parser is what tells those."""
+    peer = deflating(clock)
+    heard: list[bytes] = []
+
+    def received(payload: bytes, isBinary: bool) -> None:
+        if not heard and payload == b"first":
+            peer.protocol.on("message", lambda payload, **_: heard.append(payload))
+
+    peer.protocol.onMessage = received
+    peer.send(masked_frame(BINARY, b"first") + compressed(BINARY, b"second")[0])
+    assert heard == [b"second"]
 
 
 def test_a_client_takes_what_is_not_masked(clock: Clock) -> None:
@@ -305,6 +360,7 @@ def test_nothing_is_handed_out_while_reading_is_paused(clock: Clock, fragments: 
     [
         ([masked_frame(PING, b"")], PARSED_A_TURN),
         ([masked_frame(BINARY, b"x")], TAKEN_A_TURN),
+        (compressed(BINARY, b"x"), PARSED_A_TURN),
         (
             [masked_frame(TEXT, b"a", fin=False), masked_frame(CONTINUATION, b"b")],
             PARSED_A_TURN,
@@ -315,7 +371,7 @@ def test_a_read_of_many_frames_is_taken_in_several_turns(
     clock: Clock, frames: list[bytes], a_turn: int
 ) -> None:
     """Nothing is read meanwhile, nothing lost, and the order is kept."""
-    peer = served(clock)
+    peer = deflating(clock)
     turns = 4
     times = turns * a_turn // len(frames)
     peer.send(b"".join(frames) * times + masked_frame(BINARY, b"last"))

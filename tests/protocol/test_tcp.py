@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import platform
+import resource
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +14,17 @@ from typing import Any
 import pytest
 from memory import MemoryTransport
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.tcp import Server
 from twisted.protocols.policies import ProtocolWrapper
 
 from wsframe.options import ConnectionOptions, TCPKeepalive
 from wsframe.protocol.tcp import (
     LARGE_READ,
+    LARGE_SEND,
+    LARGEST_READ,
     read_large,
+    send_at_once,
+    send_large,
     set_no_delay,
     set_tcp_options,
     socket_below,
@@ -146,11 +154,113 @@ def test_unsent_bytes_are_those_that_the_peer_has_no_room_for(
         other.recv(1_000_000)
 
 
-def test_more_is_read_at_a_time_below_any_number_of_wrappers() -> None:
+@pytest.mark.parametrize(
+    ("length", "reads"),
+    [(40_000, LARGE_READ), (1 << 18, LARGE_READ), (1 << 20, LARGEST_READ), (1 << 40, LARGEST_READ)],
+)
+def test_more_is_read_at_a_time_below_any_number_of_wrappers(length: int, reads: int) -> None:
+    """A frame of 256 KiB or 1 MiB comes in one read, with its head."""
     lowest = FileDescriptor(reactor=object())  # type: ignore[arg-type]
-    read_large(wrapped(wrapped(lowest)))
-    assert lowest.bufferSize == LARGE_READ > FileDescriptor.bufferSize
-    read_large(MemoryTransport())  # which has no say in it
+    read_large(wrapped(wrapped(lowest)), length)
+    assert lowest.bufferSize == reads > FileDescriptor.bufferSize
+    assert reads >= min(length + 14, LARGEST_READ)
+    read_large(MemoryTransport(), length)  # which has no say in it
+
+
+def test_a_smaller_frame_does_not_have_less_read_again() -> None:
+    lowest = FileDescriptor(reactor=object())  # type: ignore[arg-type]
+    for length in (1 << 20, 40_000):
+        read_large(lowest, length)
+    assert lowest.bufferSize == LARGEST_READ
+
+
+def test_more_is_sent_at_a_time_below_any_number_of_wrappers() -> None:
+    lowest = FileDescriptor(reactor=object())  # type: ignore[arg-type]
+    for _ in range(2):
+        send_large(wrapped(wrapped(lowest)))
+    assert lowest.SEND_LIMIT == LARGE_SEND > FileDescriptor.SEND_LIMIT
+    send_large(MemoryTransport())  # which has no say in it
+
+
+@pytest.fixture
+def accepted() -> Iterator[tuple[Any, socket.socket]]:
+    """Return a server's transport, which notes what it is given to write, and its peer."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        transport: Any = object.__new__(Server)
+        transport.socket, transport.connected, transport._tempDataBuffer = one, 1, []
+        transport.written = []
+        transport.write = transport.written.append
+        yield transport, other
+
+
+def test_what_waits_for_nothing_is_sent_at_once(accepted: tuple[Any, socket.socket]) -> None:
+    transport, peer = accepted
+    assert send_at_once(transport, b"now")
+    assert peer.recv(10) == b"now"
+    assert transport.written == []
+
+
+def test_the_transport_gets_what_the_kernel_does_not_take(
+    accepted: tuple[Any, socket.socket],
+) -> None:
+    transport, peer = accepted
+    data = bytes(range(256)) * 8192
+    assert send_at_once(transport, data)
+    (rest,) = transport.written
+    assert 0 < len(rest) < len(data)
+    assert send_at_once(transport, b"more")  # nothing is taken: in truth, it would wait by now
+    assert transport.written == [rest, b"more"]
+    peer.close()
+    assert send_at_once(transport, b"lost")  # the transport finds out
+    assert transport.written[2:] == [b"lost"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"TLS": True},
+        {"_tempDataBuffer": [b"first"]},
+        {"dataBuffer": b"first"},
+        {"disconnecting": 1},
+        {"connected": 0},
+    ],
+)
+def test_what_has_to_wait_is_left_to_the_transport(
+    accepted: tuple[Any, socket.socket], state: dict[str, Any]
+) -> None:
+    transport, _ = accepted
+    vars(transport).update(state)
+    assert not send_at_once(transport, b"later")
+    assert not send_at_once(MemoryTransport(), b"later")
+    assert transport.written == []
+
+
+FAULTS = """
+import resource, sys
+from wsframe.protocol.tcp import keep_memory
+
+if sys.argv[1:]:
+    keep_memory()
+for number in range(40):
+    if number == 20:  # what there is to be learned is learned
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    several = [bytearray(1 << 20) for _ in range(4)]
+    several.clear()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_memory_of_large_messages_is_kept_for_the_next_ones() -> None:
+    def faults(*told: str) -> int:
+        command = [sys.executable, "-c", FAULTS, *told]
+        return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    pages = 20 * 4 * (1 << 20) // resource.getpagesize()
+    assert faults() > pages / 2
+    assert faults("keep") < pages / 50
 
 
 class Accepted(Transport):

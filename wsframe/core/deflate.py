@@ -113,7 +113,7 @@ class Inflation:
         self._ends = 0
         self._ended = False
 
-    def feed(self, data: bytes, limit: int | None) -> bytes:
+    def feed(self, data: bytes | bytearray, limit: int | None) -> bytes:
         """Decompress a part of a message; `limit` is in bytes, None for no limit.
 
         Raises `InflationTooLong` when more would come out, and `CorruptDeflate`.
@@ -153,7 +153,7 @@ class Inflation:
         self._ended = True
         return rest
 
-    def _inflate(self, data: bytes, most: int) -> bytes:
+    def _inflate(self, data: bytes | bytearray, most: int) -> bytes:
         if data:
             self._ended = False  # a block has begun, and the end of it was left out
         try:

@@ -50,6 +50,7 @@ class Base(Attributes):
     maskClientFrames: bool
     maskServerFrames: bool
     autoFragmentSize: int
+    utf8validateIncoming: bool
     logOctets: bool
     current_frame: Any
     current_frame_masker: Any

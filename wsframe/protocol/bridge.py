@@ -31,6 +31,7 @@ from wsframe.protocol.common import CommonProtocol
 from wsframe.protocol.deflate import accept_answer, accept_offer, offer
 from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol
 from wsframe.protocol.shared import SharedMessage
+from wsframe.protocol.tcp import send_at_once
 
 __all__ = [
     "OPEN",
@@ -310,7 +311,7 @@ class ServerWire(Wire, WebSocketServerProtocol):
             frame = shared.compressed_for(self._perMessageCompress)
         if self.blocked or self.tap is not None or self.send_queue:
             self.sendData(frame)
-        else:
+        elif not (shared.at_once and send_at_once(self.transport, frame)):
             self.transport.write(frame)
         return True
 

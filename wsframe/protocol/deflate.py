@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -129,8 +130,11 @@ class MessageDeflate(PerMessageDeflate):
         """Return a whole message compressed."""
         if self._forgets:
             return compress_alone(payload, *self.kind)
-        self.start_compress_message()
-        return bytes(self.compress_message_data(payload) + self.end_compress_message())
+        compressor = self._compressor
+        if compressor is None:
+            compressor = self._compressor = new_compressor(*self.kind)
+        compressed: bytes = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        return compressed[:-4]
 
     def forget(self) -> None:
         """Let the next message refer to nothing before it.
@@ -158,7 +162,9 @@ class MessageDeflate(PerMessageDeflate):
             self._inflation = Inflation(self._peer_window_bits)
         self._decompress_message_size = 0
 
-    def decompress_message_data(self, data: bytes, max_output_len: int | None = None) -> bytes:
+    def decompress_message_data(
+        self, data: bytes | bytearray, max_output_len: int | None = None
+    ) -> bytes:
         """Autobahn: return what a part of a message amounts to; the smaller limit holds."""
         limit = max_output_len
         if self.max_message_size is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from typing import Any, Final
 
 from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
@@ -18,6 +19,9 @@ __all__ = ["apply_mask", "mask_key", "mask_long"]
 
 _DRAWN: Final = 1024
 """Random bytes drawn at a time: the keys of 256 frames for the price of one system call."""
+
+LARGE: Final = 16 * 1024
+"""Bytes from which a copy takes longer than what avoids it."""
 
 _drawn = bytearray()
 
@@ -42,6 +46,8 @@ def mask_long(payload: bytes, key: bytes) -> bytes | bytearray:
     if _native is None:
         masked: bytes = create_xor_masker(key, len(payload)).process(payload)
         return masked
+    if len(payload) >= LARGE:
+        return _mask_large(payload, key)
     library: Any = _native.lib
     result = bytearray(payload)
     masker = library.nvx_xormask_new(key)
@@ -52,6 +58,23 @@ def mask_long(payload: bytes, key: bytes) -> bytes | bytearray:
     finally:
         library.nvx_xormask_free(masker)
     return result
+
+
+def _mask_large(payload: bytes, key: bytes) -> bytes:
+    """Return the payload masked, with one copy: what a `BytesIO` has alone it gives away as it is.
+
+    A bytearray would have to be copied once more, and takes less for what is not `LARGE`.
+    """
+    library: Any = _native.lib
+    result = BytesIO(payload)
+    masker = library.nvx_xormask_new(key)
+    try:
+        library.nvx_xormask_set_impl(masker, 2)
+        with result.getbuffer() as view, _native.ffi.from_buffer("uint8_t[]", view) as octets:
+            library.nvx_xormask_process(masker, octets, len(payload))
+    finally:
+        library.nvx_xormask_free(masker)
+    return result.getvalue()
 
 
 def apply_mask(payload: bytes, key: bytes) -> bytes | bytearray:

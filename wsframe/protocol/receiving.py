@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from codecs import utf_8_decode
 from typing import Any, Final, cast
 
+from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from wsframe.core.frames import MANY_PARTS, Message, Partial, decode, frame_end, partial
 from wsframe.protocol.base import Base
+from wsframe.protocol.deflate import MessageDeflate
 from wsframe.protocol.ending import NOT_UTF8
-from wsframe.protocol.masking import mask_long
+from wsframe.protocol.masking import apply_mask, mask_long
 from wsframe.protocol.tcp import read_large
 
 __all__ = ["EARLY_BYTES", "Receiving"]
@@ -56,6 +59,13 @@ _PARSER_HOOKS: Final = (
 frames, and not only messages."""
 
 _UNLIMITED: Final = 1 << 63
+
+_COMPRESSED_TEXT: Final = 0xC1
+_COMPRESSED: Final = frozenset((_COMPRESSED_TEXT, 0xC2))
+"""The first byte of a compressed message in one frame: final, with the bit RSV1 (RFC 7692 §6)."""
+
+_LEAST: Final = {126: 126, 127: 0x10000}
+"""Bytes that a payload has at least whose length is in two bytes, or in eight (RFC 6455 §5.2)."""
 
 
 class Receiving(Base):
@@ -152,6 +162,10 @@ class Receiving(Base):
                         if len(messages) == TAKEN_A_TURN:
                             self._leave(data[at:])
                             return
+                        if (taken := self._take_compressed(data, at)) is not None:
+                            at = taken
+                            parsed += 1
+                            continue
                         if self._begin_part(data, at):
                             return
                     end = frame_end(data, at) or size
@@ -225,7 +239,7 @@ class Receiving(Base):
             return False
         self._partial, body = begun
         if self._partial.length >= LARGE_FRAME:
-            read_large(self.transport)
+            read_large(self.transport, self._partial.length)
         self._take_part(self._partial, data[body:])
         return True
 
@@ -241,6 +255,71 @@ class Receiving(Base):
             self._partial = None
             self._count(1, part.length)
             self.messages_received([part.message()], part.length)
+
+    def _take_compressed(self, data: bytes, at: int) -> int | None:
+        """Take a compressed message that is one frame, and there; return where the frame ends.
+
+        None when that is not what begins at `at`, or not by all the rules: it is for the parser.
+        What only decompressing shows to be wrong is refused here, as the parser would.
+        """
+        compress = self._perMessageCompress
+        if type(compress) is not MessageDeflate or data[at] not in _COMPRESSED:
+            return None
+        if self.state != _OPEN or self._listeners is not None:  # what came before has changed it
+            return None
+        end = frame_end(data, at)
+        if end is None or end > len(data):
+            return None
+        masked, short = divmod(data[at + 1], 0x80)
+        body = at + (2 if short < 126 else 4 if short == 126 else 10) + 4 * masked
+        length = end - body
+        if masked != self.factory.isServer or not _LEAST.get(short, 0) <= length <= self._most:
+            return None
+        is_text = data[at] == _COMPRESSED_TEXT
+        if is_text and not self.utf8validateIncoming:
+            return None
+        self._reading = data, end, False
+        sent = data[body:end]
+        payload = apply_mask(sent, data[body - 4 : body]) if masked else sent
+        decompressed = self._decompressed(compress, payload, is_text)
+        if decompressed is not None:
+            message, octets = decompressed
+            self.keepalive.message()
+            stats = self.trafficStats
+            stats.incomingWebSocketFrames += 1
+            stats.incomingWebSocketMessages += 1
+            stats.incomingOctetsWebSocketLevel += length
+            stats.incomingOctetsAppLevel += octets
+            self.messages_received([message], octets)
+        return end
+
+    def _decompressed(
+        self, compress: MessageDeflate, payload: bytes | bytearray, is_text: bool
+    ) -> tuple[Message, int] | None:
+        """Return a message and its bytes; None when it was not valid, and the connection failed."""
+        this: Any = self
+        limit = self.maxMessagePayloadSize
+        try:
+            compress.start_decompress_message()
+            inflated = compress.decompress_message_data(payload, limit if limit > 0 else None)
+            message: Message = inflated
+            size = read = len(inflated)
+            if is_text:
+                message, read = utf_8_decode(inflated, "strict", False)
+            compress.end_decompress_message()
+        except PayloadExceededError:
+            this.wasMaxMessagePayloadSizeExceeded = True
+            reason = f"received WebSocket message exceeds payload limit of {limit} octets"
+            this._max_message_size_exceeded(limit, limit, f"{reason} after decompression")
+        except PayloadCorruptError as error:
+            self._invalid_payload(f"received WebSocket message cannot be decompressed: {error}")
+        except UnicodeDecodeError:
+            self._invalid_payload(NOT_UTF8)
+        else:
+            if read == size:
+                return message, size
+            self._invalid_payload(NOT_UTF8)  # it ends within a character
+        return None
 
     def _count(self, messages: int, octets: int) -> None:
         self.keepalive.message()

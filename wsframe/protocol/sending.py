@@ -15,6 +15,7 @@ from wsframe.core import frames
 from wsframe.protocol.base import Base
 from wsframe.protocol.deflate import compress_message
 from wsframe.protocol.masking import apply_mask, mask_key
+from wsframe.protocol.tcp import send_large
 
 __all__ = ["Outgoing", "Sending"]
 
@@ -175,19 +176,24 @@ class Sending(Base):
     def _mask_key(self) -> bytes:
         return mask_key() if self.masks else b""
 
-    def send_whole(self, opcode: int, payload: bytes) -> None:
-        """Send a message that is not compressed as one frame: the fast lane out."""
+    def send_whole(self, opcode: int, payload: bytes, rsv: int = 0) -> None:
+        """Send a message as one frame: the fast lane out. `rsv` is 4 when it is compressed."""
         if self.masks:
             key = mask_key()
-            head = frames.frame_head(opcode, len(payload), key=key)
+            head = frames.frame_head(opcode, len(payload), rsv=rsv, key=key)
             self.sendData(head + apply_mask(payload, key))
             return
-        head = frames.message_head(opcode, len(payload))
+        if rsv:
+            head = frames.frame_head(opcode, len(payload), rsv=rsv)
+        else:
+            head = frames.message_head(opcode, len(payload))
         if self.blocked or self.tap is not None or self._discarding or self.send_queue:
             self.sendData(head + payload)
         elif len(payload) < LARGE:
             self.transport.write(head + payload)
         else:
+            if len(payload) > SLICE:
+                send_large(self.transport)
             self.transport.writeSequence((head, payload))
 
     def sendMessage(
@@ -216,9 +222,9 @@ class Sending(Base):
         stats.outgoingOctetsWebSocketLevel += len(payload)
         opcode = frames.BINARY if isBinary else frames.TEXT
         size = fragmentSize or self.autoFragmentSize or len(payload)
-        if not rsv and len(payload) <= size and not sync:
+        if len(payload) <= size and not sync:
             stats.outgoingWebSocketFrames += 1
-            self.send_whole(opcode, payload)
+            self.send_whole(opcode, payload, rsv)
             return
         if size < 0:
             raise ValueError(f"a fragment has at least 1 byte, not {size}")

@@ -17,12 +17,17 @@ class SharedMessage:
     what that has never seen (RFC 7692 §7.2.3.2).
     """
 
-    __slots__ = ("_compressed", "_compressing", "frame", "is_binary", "payload", "size")
+    __slots__ = (
+        *("_compressed", "_compressing", "at_once"),
+        *("frame", "is_binary", "payload", "size"),
+    )
 
     def __init__(self, payload: bytes, is_binary: bool) -> None:
         self.payload = payload
         self.is_binary = is_binary
         self.size = len(payload)
+        self.at_once = False
+        """Whether nothing is expected to follow soon that could share a packet with it."""
         self.frame = self._build(payload, 0)
         self._compressed: dict[tuple[int, int], bytes] = {}
         self._compressing: dict[tuple[int, int], Compression] = {}
