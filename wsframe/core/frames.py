@@ -162,7 +162,7 @@ def decode(
                 repeated = int.from_bytes((key * ((length + 3) >> 2))[:length])
                 payload = (int.from_bytes(payload) ^ repeated).to_bytes(length)
             else:
-                payload = mask(data[body:end], key)
+                payload = mask(payload, key)
         if first == _FINAL_BINARY:
             messages.append(payload if type(payload) is bytes else bytes(payload))
         else:

@@ -284,12 +284,7 @@ class Receiving(Base):
         decompressed = self._decompressed(compress, payload, is_text)
         if decompressed is not None:
             message, octets = decompressed
-            self.keepalive.message()
-            stats = self.trafficStats
-            stats.incomingWebSocketFrames += 1
-            stats.incomingWebSocketMessages += 1
-            stats.incomingOctetsWebSocketLevel += length
-            stats.incomingOctetsAppLevel += octets
+            self._count(1, octets, length)
             self.messages_received([message], octets)
         return end
 
@@ -321,13 +316,13 @@ class Receiving(Base):
             self._invalid_payload(NOT_UTF8)  # it ends within a character
         return None
 
-    def _count(self, messages: int, octets: int) -> None:
+    def _count(self, messages: int, octets: int, sent: int | None = None) -> None:
         self.keepalive.message()
         if self.counts_traffic and self.state == _OPEN:
             stats = self.trafficStats
             stats.incomingWebSocketFrames += messages
             stats.incomingWebSocketMessages += messages
-            stats.incomingOctetsWebSocketLevel += octets
+            stats.incomingOctetsWebSocketLevel += octets if sent is None else sent
             stats.incomingOctetsAppLevel += octets
 
     def messages_received(self, messages: list[Message], octets: int) -> None:
