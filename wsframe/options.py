@@ -114,7 +114,7 @@ class ConnectionOptions:
 
     send_buffer: int = 4 * MIB
     """Bytes that may wait to be sent. `send` waits long before, at the 64 KiB of Twisted's
-    transport (256 where the peer sent large frames); this bounds what several waiting senders, or
+    transport (up to 1 MiB where large frames came); this bounds what several waiting senders, or
     a broadcast, can add. A broadcast's subscriber that exceeds it is closed with 1008 and loses
     nobody else anything."""
 

@@ -155,14 +155,15 @@ def decode(
         end = body + length
         if end > size or length > most:
             break
-        payload: bytes | bytearray = data[body:end]
+        sent = data[body:end]
+        payload: bytes | bytearray = sent
         if masked:
             key = data[body - 4 : body]
             if length < SHORT:
                 repeated = int.from_bytes((key * ((length + 3) >> 2))[:length])
-                payload = (int.from_bytes(payload) ^ repeated).to_bytes(length)
+                payload = (int.from_bytes(sent) ^ repeated).to_bytes(length)
             else:
-                payload = mask(payload, key)
+                payload = mask(sent, key)
         if first == _FINAL_BINARY:
             messages.append(payload if type(payload) is bytes else bytes(payload))
         else:
