@@ -245,6 +245,10 @@ class Connection:
         while self._senders and not self._wire.blocked and self._wire.can_send:
             self._send_first()
 
+    def sending_ended(self) -> None:
+        """From the protocol: what waits will not be sent."""
+        self._fail_senders()
+
     def _send_first(self) -> None:
         payload, is_binary, waiting = self._senders.popleft()
         self._waiting_bytes -= len(payload)
@@ -512,10 +516,16 @@ class Connection:
         for _, _, waiting in senders:
             _settle(waiting, Failure(self._end()))
 
+    def drop_messages(self) -> None:
+        """From who ran the handler: it is gone, and what it has not received is for nobody."""
+        self._messages = _NOTHING
+        self._bytes = 0
+
     def transport_lost(self, outcome: ConnectionClosed) -> None:
         """From the protocol: the transport is gone."""
         self.deliver()
         self._outcome = outcome
+        self._owed = None
         self._fail_senders()
         pings, self._pings = self._pings, {}
         for _, ponged in pings.values():

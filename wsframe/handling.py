@@ -35,7 +35,7 @@ def handle(handler: Handler, connection: Connection) -> Deferred[None]:
 
 
 def _returned(_: object, connection: Connection) -> None:
-    connection.close()
+    _end(connection, 1000)
 
 
 def _raised(failure: Failure, connection: Connection) -> None:
@@ -46,7 +46,12 @@ def _raised(failure: Failure, connection: Connection) -> None:
         code = 1001
     else:
         _log.failure("Error in the handler, peer {peer!r}", failure, peer=connection.peer)
+    _end(connection, code)
+
+
+def _end(connection: Connection, code: int) -> None:
     connection.close(code)
+    connection.drop_messages()
 
 
 def safe_text(value: object) -> str:

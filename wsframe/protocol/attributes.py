@@ -19,7 +19,7 @@ from weakref import WeakSet
 from autobahn.twisted.util import create_transport_details
 from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from wsframe.core.closing import Closing
 from wsframe.core.keepalive import Keepalive
@@ -129,7 +129,7 @@ _NAMES = (
     *("logOctets", "autoFragmentSize", "openHandshakeTimeoutCall", "autoPingPendingCall"),
     *("keepalive", "trafficStats", "lane", "_most", "request", "_head", "listener"),
     *("current_frame", "current_frame_masker", "control_frame_data", "_ping_payload", "_is_open"),
-    *("_reading", "_handed"),
+    *("_reading", "_handed", "_parsing"),
 )
 """What an idle connection has of its own, sooner or later."""
 
@@ -283,15 +283,16 @@ class Attributes:
     @property
     def is_closed(self) -> Deferred[Any]:
         """Autobahn: fires with the protocol when it is closed."""
+        if self.state == WebSocketProtocol.STATE_CLOSED:
+            return succeed(self)  # not kept, because it keeps us
         if self._closed is None:
             self._closed = Deferred()
-            if self.state == WebSocketProtocol.STATE_CLOSED:
-                self._closed.callback(self)
         return self._closed
 
     def tell_closed(self) -> None:
         """Note that the WebSocket is closed, and fire `is_closed` for those who have asked."""
         if self.state != WebSocketProtocol.STATE_CLOSED:
             self.state = WebSocketProtocol.STATE_CLOSED
-            if self._closed is not None:
-                self._closed.callback(self)
+            closed, self._closed = self._closed, None
+            if closed is not None:
+                closed.callback(self)

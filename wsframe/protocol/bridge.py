@@ -84,6 +84,9 @@ class Listener(Protocol):
     def transport_unblocked(self) -> None:
         """The send buffer is empty again."""
 
+    def sending_ended(self) -> None:
+        """Nothing that is not with the transport will be sent any more."""
+
     def transport_lost(self, outcome: ConnectionClosed) -> None:
         """The transport is gone; nothing follows."""
 
@@ -170,6 +173,17 @@ class Wire(CommonProtocol):
         if self.listener is not None and self.state == OPEN:
             self.listener.deliver()
         super()._fail_connection(code, reason)
+        self._tell_sending_ended()
+
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
+        """Autobahn: a Close frame came."""
+        seen = super().onCloseFrame(code, reasonRaw)
+        self._tell_sending_ended()
+        return seen
+
+    def _tell_sending_ended(self) -> None:
+        if self.listener is not None and self.state != OPEN:
+            self.listener.sending_ended()
 
     def _onOpen(self) -> None:
         super()._onOpen()
@@ -199,9 +213,10 @@ class Wire(CommonProtocol):
             self.listener.pong_received(payload)
 
     def _onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        if self.listener is not None:
+        listener, self.listener = self.listener, None
+        if listener is not None:
             try:
-                self.listener.transport_lost(self.closing.settle())
+                listener.transport_lost(self.closing.settle())
             except Exception:  # noqa: BLE001 - the server's books must be kept all the same
                 _log.failure("Error at the end of {peer!r}", peer=self.peer)
 

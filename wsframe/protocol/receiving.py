@@ -99,6 +99,9 @@ class Receiving(Base):
 
     _handed = 0
 
+    _parsing = False
+    """Whether Autobahn's parser is at work."""
+
     _rest: bytes = b""
     """What was read and is left for a later turn; as long as there is some, nothing is read."""
 
@@ -218,11 +221,24 @@ class Receiving(Base):
 
     def drop_rest(self) -> None:
         """Look at nothing more of what was read; the end of TCP is to be seen, though."""
-        self.data = b""
         if self._rest:
             self._rest = b""
             self._cancel("_rest_call")
             self.transport.resumeProducing()
+        self.drop_received()
+
+    def drop_received(self) -> None:
+        """Let go of what was read and is no message yet, and of what it would be inflated with."""
+        this: Any = self
+        self._rest = self.data = b""
+        self._partial = None
+        if self._parsing:
+            return  # it goes when the parser is through
+        self._perMessageCompress = None
+        if self.inside_message:
+            this.message_data = this.frame_data = None
+        if self.current_frame is not None:
+            this.control_frame_data = None
 
     def read_taken(self) -> None:
         """All that can be taken of a read is taken."""
@@ -381,10 +397,15 @@ class Receiving(Base):
 
     def consumeData(self) -> None:
         """Autobahn: parse what has come, also right behind the opening handshake."""
+        self._parsing = True
         try:
             super().consumeData()  # type: ignore[misc]
         except Exception:  # noqa: BLE001 - raised by one of the application's frame hooks
             self.application_failed(Failure())
+        finally:
+            self._parsing = False
+        if self._discarding:
+            self.drop_received()
 
     def pause_reading(self) -> None:
         """Read no more from the transport until `resume_reading`."""
