@@ -66,6 +66,8 @@ class Awaitable(defer.Deferred[T]):
             return self._wait_in_task()
         if self.called and not self.paused and self.result is None:
             return cast("Generator[Any, None, T]", _NOTHING)  # as from `send`, for every message
+        if self.called and not self.paused and isinstance(self.result, Failure):
+            return _raise(self)
         return self.__iter__()
 
     def _wait_in_task(self) -> Generator[Any, None, T]:
@@ -78,6 +80,20 @@ class Awaitable(defer.Deferred[T]):
             if self.untaken is not None and future.succeeded:
                 self.untaken(future.result())
             raise
+
+
+def _raise(failed: Awaitable[Any]) -> Generator[Any, None, Any]:
+    """Raise what a Deferred has failed with, as an await of it does.
+
+    The traceback refers to this frame and not to Twisted's, which would refer to the exception.
+    """
+    failure = cast(Failure, failed.result)
+    failed.addErrback(lambda _: None)
+    try:
+        yield from ()
+        raise cast(BaseException, failure.value).with_traceback(failure.tb)
+    finally:
+        del failed, failure
 
 
 def _check_loop() -> None:

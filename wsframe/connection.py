@@ -507,8 +507,7 @@ class Connection:
 
     def _end(self) -> ConnectionClosed:
         """Return a new exception: one that is raised twice would grow its traceback for ever."""
-        outcome = self._outcome or self._wire.outcome
-        return type(outcome)(outcome.code, outcome.reason, by=outcome.by, clean=outcome.clean)
+        return (self._outcome or self._wire.outcome).again()
 
     def _fail_senders(self) -> None:
         senders, self._senders = self._senders, _NOTHING

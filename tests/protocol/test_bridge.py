@@ -452,7 +452,8 @@ def test_an_abort_is_told(clock: Clock) -> None:
     listener = peer.protocol.listener
     peer.end()
 
-    (outcome,) = listener.events
+    *before, outcome = listener.events
+    assert before == ["sending ended"]
     assert (outcome.code, outcome.by) == (1006, "local")
     assert peer.timers() == []
 

@@ -24,7 +24,7 @@ from wsframe.core.http import Headers, HeadersLike, Request, Response
 from wsframe.core.keepalive import RoundTrip
 from wsframe.core.opening import RequestHeaders
 from wsframe.core.uri import WebSocketURI
-from wsframe.errors import ConnectionClosed, Reject
+from wsframe.errors import ConnectionClosed, Reject, Side
 from wsframe.options import ClientOptions, Deflate, ServerOptions
 from wsframe.protocol.client import WebSocketClientFactory, WebSocketClientProtocol
 from wsframe.protocol.common import CommonProtocol
@@ -173,6 +173,12 @@ class Wire(CommonProtocol):
         if self.listener is not None and self.state == OPEN:
             self.listener.deliver()
         super()._fail_connection(code, reason)
+        if self.state != OPEN:
+            self._tell_sending_ended()
+
+    def abort(self, by: Side, reason: str) -> None:
+        """End TCP at once; what waits to be sent is lost."""
+        super().abort(by, reason)
         self._tell_sending_ended()
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
@@ -182,7 +188,7 @@ class Wire(CommonProtocol):
         return seen
 
     def _tell_sending_ended(self) -> None:
-        if self.listener is not None and self.state != OPEN:
+        if self.listener is not None:
             self.listener.sending_ended()
 
     def _onOpen(self) -> None:

@@ -124,6 +124,7 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
         if not (self.wasClean or self.droppedByMe) and self.wasNotCleanReason is None:
             self.wasNotCleanReason = "peer dropped TCP without a WebSocket closing handshake"
         self._onClose(self.wasClean, self.remoteCloseCode, self.remoteCloseReason)
+        self._listeners = None  # often our own methods
 
     def _onOpen(self) -> None:
         if ISSLTransport.providedBy(self.transport):
