@@ -88,7 +88,7 @@ def _raise(failed: Awaitable[Any]) -> Generator[Any, None, Any]:
     The traceback refers to this frame and not to Twisted's, which would refer to the exception.
     """
     failure = cast(Failure, failed.result)
-    failed.addErrback(lambda _: None)
+    _seen(failed)
     try:
         yield from ()
         raise cast(BaseException, failure.value).with_traceback(failure.tb)
@@ -222,12 +222,14 @@ def _pass_on(outcome: object, target: defer.Deferred[Any]) -> None:
 
 
 def quiet_errback(deferred: defer.Deferred[Any], failure: Failure) -> None:
-    """Fail a Deferred that nobody may be listening to, without a log entry when nobody is.
-
-    Twisted's own way to say "the failure was seen" is private; it does the same when a Deferred
-    is awaited.
-    """
+    """Fail a Deferred that nobody may be listening to, without a log entry when nobody is."""
     deferred.errback(failure)
-    private: Any = deferred
-    if private._debugInfo is not None and private.result is failure:
+    if getattr(deferred, "result", None) is failure:
+        _seen(deferred)
+
+
+def _seen(failed: defer.Deferred[Any]) -> None:
+    """Say that a failure was seen. Twisted's own way is private; it goes so when one is awaited."""
+    private: Any = failed
+    if private._debugInfo is not None:
         private._debugInfo.failResult = None

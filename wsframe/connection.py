@@ -516,9 +516,13 @@ class Connection:
             _settle(waiting, Failure(self._end()))
 
     def drop_messages(self) -> None:
-        """From who ran the handler: it is gone, and what it has not received is for nobody."""
-        self._messages = _NOTHING
-        self._bytes = 0
+        """From who ran the handler: it left before the end, and what came is for nobody.
+
+        Behind the end it stays: a handler may wait for that while others receive.
+        """
+        if self._outcome is None:
+            self._messages = _NOTHING
+            self._bytes = 0
 
     def transport_lost(self, outcome: ConnectionClosed) -> None:
         """From the protocol: the transport is gone."""
