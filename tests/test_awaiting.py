@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, inlineCallbacks
@@ -223,6 +224,42 @@ def test_relay_does_not_mind_a_target_that_was_cancelled() -> None:
 
     with pytest.raises(CancelledError):
         result_of(target)
+
+
+def test_a_failure_is_raised_by_each_await_of_it_and_logged_by_none() -> None:
+    """Nor does its traceback keep what it is the traceback of."""
+
+    async def awaits(times: int) -> int:
+        deferred = failed(ZeroDivisionError("planted"))
+        raised = 0
+        for _ in range(times):
+            try:
+                await deferred
+            except ZeroDivisionError:
+                raised += 1
+        return raised
+
+    assert result_of(run(awaits, 2)) == 2
+
+
+def test_a_coroutine_that_raised_is_freed_with_what_it_had() -> None:
+    class Thing:
+        pass
+
+    things: list[ref[Thing]] = []
+
+    async def raises() -> None:
+        thing = Thing()
+        things.append(ref(thing))
+        await failed(ZeroDivisionError("planted"))
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(raises).addErrback(lambda failure: failure.trap(ZeroDivisionError) and None)
+        assert [thing() for thing in things] == [None]
+    finally:
+        gc.enable()
 
 
 # --------------------------------------------------------------------------------- quiet_errback

@@ -209,3 +209,10 @@ def test_reject_does_not_accept(status):
     """A status below 300 would be no refusal."""
     with pytest.raises(ValueError, match="from 300 to 599"):
         Reject(status)
+
+
+def test_the_same_end_can_be_raised_again() -> None:
+    error = ConnectionClosed.of(4000, "r", by="remote", clean=False)
+    again = error.again()
+    assert again is not error
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -66,6 +66,8 @@ class Awaitable(defer.Deferred[T]):
             return self._wait_in_task()
         if self.called and not self.paused and self.result is None:
             return cast("Generator[Any, None, T]", _NOTHING)  # as from `send`, for every message
+        if self.called and not self.paused and isinstance(self.result, Failure):
+            return _raise(self)
         return self.__iter__()
 
     def _wait_in_task(self) -> Generator[Any, None, T]:
@@ -78,6 +80,20 @@ class Awaitable(defer.Deferred[T]):
             if self.untaken is not None and future.succeeded:
                 self.untaken(future.result())
             raise
+
+
+def _raise(failed: Awaitable[Any]) -> Generator[Any, None, Any]:
+    """Raise what a Deferred has failed with, as an await of it does.
+
+    The traceback refers to this frame and not to Twisted's, which would refer to the exception.
+    """
+    failure = cast(Failure, failed.result)
+    _seen(failed)
+    try:
+        yield from ()
+        raise cast(BaseException, failure.value).with_traceback(failure.tb)
+    finally:
+        del failed, failure
 
 
 def _check_loop() -> None:
@@ -206,12 +222,14 @@ def _pass_on(outcome: object, target: defer.Deferred[Any]) -> None:
 
 
 def quiet_errback(deferred: defer.Deferred[Any], failure: Failure) -> None:
-    """Fail a Deferred that nobody may be listening to, without a log entry when nobody is.
-
-    Twisted's own way to say "the failure was seen" is private; it does the same when a Deferred
-    is awaited.
-    """
+    """Fail a Deferred that nobody may be listening to, without a log entry when nobody is."""
     deferred.errback(failure)
-    private: Any = deferred
-    if private._debugInfo is not None and private.result is failure:
+    if getattr(deferred, "result", None) is failure:
+        _seen(deferred)
+
+
+def _seen(failed: defer.Deferred[Any]) -> None:
+    """Say that a failure was seen. Twisted's own way is private; it goes so when one is awaited."""
+    private: Any = failed
+    if private._debugInfo is not None:
         private._debugInfo.failResult = None

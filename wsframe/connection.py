@@ -245,6 +245,10 @@ class Connection:
         while self._senders and not self._wire.blocked and self._wire.can_send:
             self._send_first()
 
+    def sending_ended(self) -> None:
+        """From the protocol: what waits will not be sent."""
+        self._fail_senders()
+
     def _send_first(self) -> None:
         payload, is_binary, waiting = self._senders.popleft()
         self._waiting_bytes -= len(payload)
@@ -503,8 +507,7 @@ class Connection:
 
     def _end(self) -> ConnectionClosed:
         """Return a new exception: one that is raised twice would grow its traceback for ever."""
-        outcome = self._outcome or self._wire.outcome
-        return type(outcome)(outcome.code, outcome.reason, by=outcome.by, clean=outcome.clean)
+        return (self._outcome or self._wire.outcome).again()
 
     def _fail_senders(self) -> None:
         senders, self._senders = self._senders, _NOTHING
@@ -512,10 +515,20 @@ class Connection:
         for _, _, waiting in senders:
             _settle(waiting, Failure(self._end()))
 
+    def drop_messages(self) -> None:
+        """From who ran the handler: it left before the end, and what came is for nobody.
+
+        Behind the end it stays: a handler may wait for that while others receive.
+        """
+        if self._outcome is None:
+            self._messages = _NOTHING
+            self._bytes = 0
+
     def transport_lost(self, outcome: ConnectionClosed) -> None:
         """From the protocol: the transport is gone."""
         self.deliver()
         self._outcome = outcome
+        self._owed = None
         self._fail_senders()
         pings, self._pings = self._pings, {}
         for _, ponged in pings.values():

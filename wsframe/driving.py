@@ -14,10 +14,12 @@ import types
 from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet import defer
 from twisted.python.failure import Failure
+
+from wsframe.errors import ConnectionClosed
 
 __all__ = ["DRIVERS", "SUSPENDED", "Driver", "driving", "suspended"]
 
@@ -64,7 +66,8 @@ class Driver:
             self.is_running = True
             try:
                 if isinstance(value, Failure):
-                    waits = self._context.run(value.throwExceptionIntoGenerator, self._coroutine)
+                    throw = self._coroutine.throw
+                    waits = self._context.run(throw, _raisable(value))
                 else:
                     waits = self._context.run(self._coroutine.send, value)
             except StopIteration as stop:
@@ -89,7 +92,15 @@ class Driver:
                 self._cancel_if_asked()
                 return
             value = self._result.pop()  # it had fired, and was paused or chained before
-        self._ended(outcome)
+        # Without the collector of garbage we, and all that the coroutine had, are to go now: the
+        # context refers to us, `_ended` may, and the traceback of what was raised to this frame.
+        ended = self._ended
+        del self._coroutine, self._context, self._ended
+        value = waits = None
+        try:
+            ended(outcome)
+        finally:
+            del outcome
 
     def _fired(self, result: object) -> None:
         if self.is_running:
@@ -115,6 +126,20 @@ class Driver:
             self.resume(Failure(defer.CancelledError()))
         elif self._waits is not None:
             self._waits.cancel()
+
+
+def _raisable(failure: Failure) -> BaseException:
+    """Return what is to be raised in a coroutine for a Failure.
+
+    For the end of a connection it is another exception than the Failure's. That one is referred to
+    by frames of Twisted's until these return; the traceback of what is raised refers to them, by
+    way of the coroutine's frame, if the coroutine ends meanwhile. All would wait for the collector
+    of garbage, and the connection with them.
+    """
+    error = cast(BaseException, failure.value)
+    if isinstance(error, ConnectionClosed):
+        return error.again()
+    return error.with_traceback(failure.tb)
 
 
 @types.coroutine

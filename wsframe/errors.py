@@ -400,6 +400,10 @@ class ConnectionClosed(WSFrameError):
         kind = ConnectionClosedOK if code in OK_CODES else ConnectionClosedError
         return kind(code, reason, by=by, clean=clean)
 
+    def again(self) -> ConnectionClosed:
+        """Return another one that says the same: one that is raised twice grows its traceback."""
+        return type(self)(self.code, self.reason, by=self.by, clean=self.clean)
+
 
 class ConnectionClosedOK(ConnectionClosed):
     """The WebSocket ended normally: code 1000, 1001, or a Close frame without a code."""

@@ -25,8 +25,8 @@ def handle(handler: Handler, connection: Connection) -> Deferred[None]:
     """Run the handler, then close: with 1000 when it returns, with 1011 when it raises.
 
     What it raises is logged with the peer, except `ConnectionClosed`, which is how a handler
-    usually learns of the end, and never travels on: the service lives. Cancelling the Deferred
-    cancels the handler.
+    usually learns of the end, and never travels on: the service lives. Messages that it left are
+    dropped. Cancelling the Deferred cancels the handler.
     """
     # Callbacks and no coroutine around the handler's: this waits as long as the connection lasts.
     handling = start(handler, connection)
@@ -35,7 +35,7 @@ def handle(handler: Handler, connection: Connection) -> Deferred[None]:
 
 
 def _returned(_: object, connection: Connection) -> None:
-    connection.close()
+    _end(connection, 1000)
 
 
 def _raised(failure: Failure, connection: Connection) -> None:
@@ -46,7 +46,12 @@ def _raised(failure: Failure, connection: Connection) -> None:
         code = 1001
     else:
         _log.failure("Error in the handler, peer {peer!r}", failure, peer=connection.peer)
+    _end(connection, code)
+
+
+def _end(connection: Connection, code: int) -> None:
     connection.close(code)
+    connection.drop_messages()
 
 
 def safe_text(value: object) -> str:

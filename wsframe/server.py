@@ -280,8 +280,9 @@ def serve(
     """Serve WebSockets.
 
     `handler` is ``async def handler(connection)``; it runs for each connection, which is closed
-    when it returns (1000) or raises (1011). It is a Twisted coroutine; one that is to use asyncio's
-    own waits is given as ``lambda connection: asyncio.ensure_future(handler(connection))``.
+    when it returns (1000) or raises (1011); messages that it left are dropped then. It is a Twisted
+    coroutine; one that is to use asyncio's own waits is given as
+    ``lambda connection: asyncio.ensure_future(handler(connection))``.
     `listen` is an endpoint description, an endpoint, or several. `process_request` is called with
     every `Request`, also one that asks for no WebSocket, and may be async: it returns None or an
     `Accept` to go on, a `Response` to answer with that, or raises `Reject`. `compression` accepts

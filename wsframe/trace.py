@@ -190,7 +190,7 @@ class Tap:
         """Take the beginning of a connection of which all bytes will follow."""
         self._tell([Start(time.time(), self._role, peer, is_open=False)])
 
-    def join(self, peer: str, *, sent_left: int | None, received_left: int) -> None:
+    def join(self, peer: str, *, sent_left: int | None, received_left: int | None) -> None:
         """Take a WebSocket that is open; the arguments are those of `Capture.join`."""
         self._capture.join(sent_left=sent_left, received_left=received_left)
         self._tell([Start(time.time(), self._role, peer, is_open=True)])

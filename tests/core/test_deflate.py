@@ -19,6 +19,7 @@ from wsframe.core.deflate import (
     Inflation,
     InflationTooLong,
     compress_alone,
+    most_overhead,
     new_compressor,
 )
 
@@ -242,3 +243,13 @@ def test_a_message_of_many_final_blocks_is_corrupt() -> None:
     assert [fed(inflation, block * 8, 1000) for _ in range(3)] == [b""] * 3
     with pytest.raises(CorruptDeflate):
         fed(Inflation(15), block * 9, 1000)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("size", [0, 1, 100, 5_000, 300_000])
+def test_what_cannot_be_compressed_is_not_longer_than_is_allowed_for(level: int, size: int) -> None:
+    noise = random.Random(7).randbytes(size)
+    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED, zlib.Z_HUFFMAN_ONLY):
+        compressor = zlib.compressobj(1, zlib.DEFLATED, -9, level, strategy)
+        length = len(compressor.compress(noise) + compressor.flush(zlib.Z_SYNC_FLUSH))
+        assert length - most_overhead(length) <= size

@@ -20,7 +20,7 @@ from wsframe.protocol import (
     WebSocketServerFactory,
     WebSocketServerProtocol,
 )
-from wsframe.protocol.attributes import Made, settings_of, share_names
+from wsframe.protocol.attributes import Made, Setting, settings_of, share_names
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_there_are_no_options_before_the_connection_is_made() -> None:
 @pytest.mark.parametrize("ours", [WebSocketServerProtocol, WebSocketClientProtocol])
 def test_every_option_of_autobahns_is_one(ours: Any, clock: Clock) -> None:
     for name in ours.CONFIG_ATTRS:
-        assert type(getattr(ours, name)).__name__ == "Setting", name
+        assert isinstance(getattr(ours, name), Setting), name
 
 
 # ------------------------------------------------------------------------- Autobahn's attributes

@@ -55,6 +55,9 @@ class Listener:
     def transport_unblocked(self) -> None:
         self.events.append("unblocked")
 
+    def sending_ended(self) -> None:
+        self.events.append("sending ended")
+
     def transport_lost(self, outcome: ConnectionClosed) -> None:
         self.events.append(outcome)
 
@@ -413,10 +416,12 @@ def test_the_end_is_told_once_with_all_that_is_known(clock: Clock) -> None:
     peer = opened(clock)
     peer.send(masked_close(1001, b"bye"))
     assert not peer.protocol.can_send
+    listener = peer.protocol.listener
 
     peer.end()
 
-    (outcome,) = peer.protocol.listener.events
+    *before, outcome = listener.events
+    assert before == ["sending ended"]
     assert (outcome.code, outcome.reason, outcome.by, outcome.clean) == (
         1001,
         "bye",
@@ -432,8 +437,10 @@ def test_failing_sends_the_code_and_tells_the_listener(clock: Clock) -> None:
     peer.protocol.fail(1008, "enough")
 
     assert [(f.opcode, f.code) for f in peer.frames()] == [(CLOSE, 1008)]
+    listener = peer.protocol.listener
     peer.end()
-    (outcome,) = peer.protocol.listener.events
+    *before, outcome = listener.events
+    assert before == ["sending ended"]
     assert (outcome.code, outcome.by, outcome.clean) == (1008, "local", False)
 
 
@@ -442,9 +449,11 @@ def test_an_abort_is_told(clock: Clock) -> None:
 
     peer.protocol.abort("local", "no longer wanted")
     assert peer.transport.aborted
+    listener = peer.protocol.listener
     peer.end()
 
-    (outcome,) = peer.protocol.listener.events
+    *before, outcome = listener.events
+    assert before == ["sending ended"]
     assert (outcome.code, outcome.by) == (1006, "local")
     assert peer.timers() == []
 

@@ -20,6 +20,7 @@ from memory import (
     masked_frame,
     request,
 )
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from wsframe.connection import Connection
@@ -260,6 +261,59 @@ def test_the_smaller_limit_holds(clock: Clock) -> None:
     assert peer.frames()[-1].code == 1009
 
 
+class Small(Server):
+    maxMessagePayloadSize = 5
+
+
+class Asked(Server):
+    limit = 5
+
+    @property
+    def maxMessagePayloadSize(self) -> int:
+        return self.limit
+
+    @maxMessagePayloadSize.setter
+    def maxMessagePayloadSize(self, limit: int) -> None:
+        self.limit = limit
+
+
+@pytest.mark.parametrize("name", ["maxMessagePayloadSize", "maxFramePayloadSize"])
+def test_a_limit_that_is_changed_between_reads_holds(clock: Clock, name: str) -> None:
+    peer = served(clock)
+    for limit in (10, 0, 5):
+        setattr(peer.protocol, name, limit)
+        assert getattr(peer.protocol, name) == limit
+        peer.send(masked_frame(BINARY, b"x" * (limit or 2_000)))
+    peer.send(masked_frame(BINARY, b"x" * 6))
+    assert [len(payload) for payload, _ in peer.protocol.got] == [10, 2_000, 5]
+    assert peer.frames()[-1].code == 1009
+
+
+@pytest.mark.parametrize("kind", [Small, Asked])
+def test_a_limit_of_the_class_holds_until_it_is_changed(clock: Clock, kind: type) -> None:
+    """By attribute or by property: there the lane asks anew for each frame."""
+    peer = served(clock, kind)
+    no_parser(peer.protocol)
+    peer.send(masked_frame(BINARY, b"x" * 5))
+    peer.protocol.maxMessagePayloadSize = 10
+    peer.send(masked_frame(BINARY, b"x" * 10))
+    peer.protocol.maxMessagePayloadSize = 3
+    del peer.protocol.processData
+    peer.send(masked_frame(BINARY, b"x" * 4))
+    assert [len(payload) for payload, _ in peer.protocol.got] == [5, 10]
+    assert peer.frames()[-1].code == 1009
+
+
+def test_a_frame_that_has_begun_is_not_judged_anew(clock: Clock) -> None:
+    peer = served(clock)
+    begun = masked_frame(BINARY, b"x" * 100)
+    peer.send(begun[:50])
+    peer.protocol.maxMessagePayloadSize = 10
+    peer.send(begun[50:] + masked_frame(BINARY, b"y" * 11))
+    assert peer.protocol.got == [(b"x" * 100, True)]
+    assert peer.frames()[-1].code == 1009
+
+
 def test_a_protocol_that_wants_frames_has_the_parser(clock: Clock) -> None:
     assert Server.lane
     assert not Frames.lane
@@ -288,6 +342,29 @@ def test_the_event_message_is_fired(clock: Clock) -> None:
     peer.protocol.on("message", lambda payload, is_binary: fired.append((payload, is_binary)))
     peer.send(masked_frame(TEXT, b"x"))
     assert fired == [(b"x", False)] == peer.protocol.got
+
+
+def test_a_listener_that_fails_harms_nobody(clock: Clock) -> None:
+    """Whether the lane fires the event, as for these two, or the parser."""
+    failed: list[Deferred[Any]] = []
+
+    def listener(payload: bytes, is_binary: bool) -> Deferred[Any]:
+        failed.append(fail(RuntimeError("planted")))
+        return failed[-1]
+
+    class Listening(Server):
+        def onMessage(self, payload: bytes, isBinary: bool) -> None:
+            super().onMessage(payload, isBinary)
+            if len(self.got) == 1:
+                self.on("message", listener)
+
+    peer = served(clock, Listening)
+    peer.send(masked_frame(BINARY, b"1") + masked_frame(BINARY, b"2"))
+    assert [payload for payload, _ in peer.protocol.got] == [b"1", b"2"]
+    assert peer.frames() == []
+    assert len(failed) == 2
+    for each in failed:
+        each.addErrback(lambda _: None)
 
 
 def test_nothing_is_taken_behind_the_end(clock: Clock) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "Inflation",
     "InflationTooLong",
     "compress_alone",
+    "most_overhead",
     "new_compressor",
 ]
 
@@ -74,6 +75,15 @@ def compress_alone(payload: bytes, window_bits: int, mem_level: int) -> bytes:
     compressed: bytes = compressor.compress(payload) + compressor.flush(zlib.Z_FULL_FLUSH)
     _shared[key] = compressor
     return compressed[:-4]
+
+
+def most_overhead(length: int) -> int:
+    """Return the bytes of so many compressed ones that may be more than the message has itself.
+
+    What cannot be compressed becomes longer: with little memory by an eighth at most (zlib's
+    `deflateBound`), and a fragment of nothing has some bytes, too.
+    """
+    return length // 8 + 64
 
 
 class Compression:

@@ -129,7 +129,7 @@ class Capture:
         self._sent: Final = _Direction(True, is_client, secure, frames, max_payload)
         self._received: Final = _Direction(False, not is_client, secure, frames, max_payload)
 
-    def join(self, *, sent_left: int | None, received_left: int) -> None:
+    def join(self, *, sent_left: int | None, received_left: int | None) -> None:
         """Begin with an open WebSocket: so many bytes are left of a frame that has begun.
 
         None says that nobody knows; then nothing of that direction is shown.

@@ -238,8 +238,9 @@ class Link(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the transport is gone; before the end of the handshake that is a failure."""
-        if self._inner is not None:
-            self._inner.connectionLost(reason)
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.connectionLost(reason)
             self._factory.doStop()
         elif not self._finished:
             self.fail(self.ended(reason))

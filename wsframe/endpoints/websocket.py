@@ -263,8 +263,9 @@ class WebSocketEndpoint:
 
         def done(since: float) -> Connection:
             to = format_host_port(target.uri.host, target.uri.port)
-            self._watch.done("handshake", to, since, opened[0].subprotocol or "")
-            return opened[0]
+            connection = opened.pop()  # the factory does not keep it
+            self._watch.done("handshake", to, since, connection.subprotocol or "")
+            return connection
 
         def cancel(_: Deferred[Connection]) -> None:
             if protocols:

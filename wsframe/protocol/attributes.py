@@ -13,20 +13,29 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, TypeVar, overload
+from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 from weakref import WeakSet
 
 from autobahn.twisted.util import create_transport_details
 from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from wsframe.core.closing import Closing
 from wsframe.core.keepalive import Keepalive
 from wsframe.errors import OpenError
 from wsframe.trace import Tap
 
-__all__ = ["Attributes", "Made", "Setting", "add_settings", "settings_of", "share_names"]
+__all__ = [
+    "Attributes",
+    "Limit",
+    "Made",
+    "Setting",
+    "add_settings",
+    "limits_are_watched",
+    "settings_of",
+    "share_names",
+]
 
 T = TypeVar("T")
 Class = TypeVar("Class", bound=type)
@@ -80,12 +89,47 @@ class Setting:
         return settings[self._place]
 
 
+class Limit(Setting):
+    """A setting from which something follows that a connection keeps; to set it there drops that.
+
+    Where an application has the name in its class, as a value or a property, that goes first and
+    nobody learns of changes: then nothing is to be kept.
+    """
+
+    __slots__ = ("_own",)
+
+    def __init__(self, name: str, place: int) -> None:
+        super().__init__(name, place)
+        self._own = f"_own_{name}"
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        """Return what was set on the connection, or else the option."""
+        if instance is not None:
+            own = getattr(instance, self._own, None)
+            if own is not None:
+                return own
+        return super().__get__(instance, owner)
+
+    def __set__(self, instance: Any, value: int) -> None:
+        """Set it on the connection; it holds from the next frame on."""
+        setattr(instance, self._own, value)
+        instance.limits_changed()
+
+
+_LIMITS: Final = ("maxFramePayloadSize", "maxMessagePayloadSize")
+
+
+def limits_are_watched(cls: type) -> bool:
+    """Return whether instances learn of every change of their limits."""
+    return all(isinstance(getattr(cls, name), Limit) for name in _LIMITS)
+
+
 _NAMES = (
     *("factory", "connected", "transport", "peer", "_now", "_settings", "state", "data"),
     *("logOctets", "autoFragmentSize", "openHandshakeTimeoutCall", "autoPingPendingCall"),
     *("keepalive", "trafficStats", "lane", "_most", "request", "_head", "listener"),
     *("current_frame", "current_frame_masker", "control_frame_data", "_ping_payload", "_is_open"),
-    *("_reading", "_handed"),
+    *("_reading", "_handed", "_parsing"),
 )
 """What an idle connection has of its own, sooner or later."""
 
@@ -111,7 +155,7 @@ def add_settings(cls: Class) -> Class:
     """Decorate a protocol's class: Autobahn's options, its `CONFIG_ATTRS`, become settings."""
     names: Any = cls.CONFIG_ATTRS  # type: ignore[attr-defined]
     for place, name in enumerate(names):
-        setattr(cls, name, Setting(name, place))
+        setattr(cls, name, (Limit if name in _LIMITS else Setting)(name, place))
     cls._read_settings = staticmethod(attrgetter(*names))  # type: ignore[attr-defined]
     return cls
 
@@ -239,15 +283,16 @@ class Attributes:
     @property
     def is_closed(self) -> Deferred[Any]:
         """Autobahn: fires with the protocol when it is closed."""
+        if self.state == WebSocketProtocol.STATE_CLOSED:
+            return succeed(self)  # not kept, because it keeps us
         if self._closed is None:
             self._closed = Deferred()
-            if self.state == WebSocketProtocol.STATE_CLOSED:
-                self._closed.callback(self)
         return self._closed
 
     def tell_closed(self) -> None:
         """Note that the WebSocket is closed, and fire `is_closed` for those who have asked."""
         if self.state != WebSocketProtocol.STATE_CLOSED:
             self.state = WebSocketProtocol.STATE_CLOSED
-            if self._closed is not None:
-                self._closed.callback(self)
+            closed, self._closed = self._closed, None
+            if closed is not None:
+                closed.callback(self)

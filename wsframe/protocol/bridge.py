@@ -24,7 +24,7 @@ from wsframe.core.http import Headers, HeadersLike, Request, Response
 from wsframe.core.keepalive import RoundTrip
 from wsframe.core.opening import RequestHeaders
 from wsframe.core.uri import WebSocketURI
-from wsframe.errors import ConnectionClosed, Reject
+from wsframe.errors import ConnectionClosed, Reject, Side
 from wsframe.options import ClientOptions, Deflate, ServerOptions
 from wsframe.protocol.client import WebSocketClientFactory, WebSocketClientProtocol
 from wsframe.protocol.common import CommonProtocol
@@ -83,6 +83,9 @@ class Listener(Protocol):
 
     def transport_unblocked(self) -> None:
         """The send buffer is empty again."""
+
+    def sending_ended(self) -> None:
+        """Nothing that is not with the transport will be sent any more."""
 
     def transport_lost(self, outcome: ConnectionClosed) -> None:
         """The transport is gone; nothing follows."""
@@ -170,6 +173,23 @@ class Wire(CommonProtocol):
         if self.listener is not None and self.state == OPEN:
             self.listener.deliver()
         super()._fail_connection(code, reason)
+        if self.state != OPEN:
+            self._tell_sending_ended()
+
+    def abort(self, by: Side, reason: str) -> None:
+        """End TCP at once; what waits to be sent is lost."""
+        super().abort(by, reason)
+        self._tell_sending_ended()
+
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
+        """Autobahn: a Close frame came."""
+        seen = super().onCloseFrame(code, reasonRaw)
+        self._tell_sending_ended()
+        return seen
+
+    def _tell_sending_ended(self) -> None:
+        if self.listener is not None:
+            self.listener.sending_ended()
 
     def _onOpen(self) -> None:
         super()._onOpen()
@@ -199,9 +219,10 @@ class Wire(CommonProtocol):
             self.listener.pong_received(payload)
 
     def _onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        if self.listener is not None:
+        listener, self.listener = self.listener, None
+        if listener is not None:
             try:
-                self.listener.transport_lost(self.closing.settle())
+                listener.transport_lost(self.closing.settle())
             except Exception:  # noqa: BLE001 - the server's books must be kept all the same
                 _log.failure("Error at the end of {peer!r}", peer=self.peer)
 

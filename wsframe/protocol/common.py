@@ -93,7 +93,10 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
         self._discarding = True
         self._reading_paused = False
         self.stop_app_producer()
-        self._rest = b""
+        self.drop_received()
+        self.drop_waiting()
+        if ISSLTransport.providedBy(self.transport):
+            cast(Any, self.transport).unregisterProducer()  # TLS keeps it, and with it us
         for name in (
             "_abort_call",
             "_rest_call",
@@ -121,6 +124,7 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
         if not (self.wasClean or self.droppedByMe) and self.wasNotCleanReason is None:
             self.wasNotCleanReason = "peer dropped TCP without a WebSocket closing handshake"
         self._onClose(self.wasClean, self.remoteCloseCode, self.remoteCloseReason)
+        self._listeners = None  # often our own methods
 
     def _onOpen(self) -> None:
         if ISSLTransport.providedBy(self.transport):
@@ -181,9 +185,11 @@ class CommonProtocol(Receiving, Sending, Liveness, Ending):
             return 0
         return cast(int, this.send_message_frame_length - this.send_message_frame_masker.pointer())
 
-    def _received_left(self) -> int:
-        """Return how much is still to be parsed of a frame that has begun."""
+    def _received_left(self) -> int | None:
+        """Return how much is still to come of a frame that has begun; None if nobody knows."""
         this = cast(Any, self)
+        if self._discarding:
+            return None
         if self._partial is not None:
             return self._partial.missing
         if this.current_frame is None:

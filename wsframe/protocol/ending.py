@@ -152,7 +152,8 @@ class Ending(Base):
         """End TCP at once; what waits to be sent is lost."""
         self.closing.lose(by, reason)
         self._discarding = True
-        self._waiting.clear()
+        self.drop_rest()
+        self.drop_waiting()
         self.transport.unregisterProducer()
         abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
         abort()

@@ -10,7 +10,10 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from wsframe.core import frames
+from wsframe.core.deflate import most_overhead
 from wsframe.core.frames import MANY_PARTS, Message, Partial, decode, frame_end, partial
+from wsframe.protocol.attributes import limits_are_watched
 from wsframe.protocol.base import Base
 from wsframe.protocol.deflate import MessageDeflate
 from wsframe.protocol.ending import NOT_UTF8
@@ -68,6 +71,16 @@ _LEAST: Final = {126: 126, 127: 0x10000}
 """Bytes that a payload has at least whose length is in two bytes, or in eight (RFC 6455 §5.2)."""
 
 
+class _Most:
+    """Bytes that a frame may have, by the options; connections keep it where these are watched."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        frame, message = instance.maxFramePayloadSize, instance.maxMessagePayloadSize
+        return min(frame or _UNLIMITED, message or _UNLIMITED)
+
+
 class Receiving(Base):
     """The part of a protocol that reads."""
 
@@ -77,7 +90,7 @@ class Receiving(Base):
     lane = True
     """Whether messages may be taken without Autobahn's parser."""
 
-    _most: int = 0
+    _most: Any = _Most()
     """Bytes that a frame may have."""
 
     _reading: tuple[bytes, int, bool] | None = None
@@ -85,6 +98,9 @@ class Receiving(Base):
     the frames begin of which `_handed` were handed to the application."""
 
     _handed = 0
+
+    _parsing = False
+    """Whether Autobahn's parser is at work."""
 
     _rest: bytes = b""
     """What was read and is left for a later turn; as long as there is some, nothing is read."""
@@ -205,11 +221,24 @@ class Receiving(Base):
 
     def drop_rest(self) -> None:
         """Look at nothing more of what was read; the end of TCP is to be seen, though."""
-        self.data = b""
         if self._rest:
             self._rest = b""
             self._cancel("_rest_call")
             self.transport.resumeProducing()
+        self.drop_received()
+
+    def drop_received(self) -> None:
+        """Let go of what was read and is no message yet, and of what it would be inflated with."""
+        this: Any = self
+        self._rest = self.data = b""
+        self._partial = None
+        if self._parsing:
+            return  # it goes when the parser is through
+        self._perMessageCompress = None
+        if self.inside_message:
+            this.message_data = this.frame_data = None
+        if self.current_frame is not None:
+            this.control_frame_data = None
 
     def read_taken(self) -> None:
         """All that can be taken of a read is taken."""
@@ -227,8 +256,16 @@ class Receiving(Base):
         """Begin, when the WebSocket is open: only now is it known what the application set."""
         this: Any = self
         self.lane = self.lane and this.applyMask and not this.logFrames
-        frame, message = self.maxFramePayloadSize, self.maxMessagePayloadSize
-        self._most = min(frame or _UNLIMITED, message or _UNLIMITED)
+        if limits_are_watched(type(self)):
+            self._most = self._most
+
+    def limits_changed(self) -> None:
+        """From the options: the application set one of those that `_most` follows from."""
+        try:
+            del self._most
+        except AttributeError:
+            return  # it is not kept
+        self._most = self._most
 
     def _begin_part(self, data: bytes, at: int) -> bool:
         """Take what is there of a frame that does not arrive in one read, if the lane can."""
@@ -331,8 +368,13 @@ class Receiving(Base):
         for place, message in enumerate(messages, 1):
             if self._discarding or self.state == _CLOSED:
                 return
-            self._handed = place
             payload = message if isinstance(message, bytes) else message.encode()
+            if place > 1 and len(payload) > self._most:
+                # The limit was lowered when the lane had it already; the parser says what is wrong.
+                self.data = self.unparsed()
+                self.consumeData()
+                return
+            self._handed = place
             # As `call_application`, for every message.
             try:
                 result = on_message(payload, payload is message)
@@ -341,6 +383,13 @@ class Receiving(Base):
             else:
                 if result is not None:
                     self.await_application(result)
+            if self._listeners is not None:
+                self._fire_message(payload, payload is message)
+
+    def _fire_message(self, payload: bytes, is_binary: bool) -> None:
+        """Tell those who began to listen to Autobahn's event when the lane had the message."""
+        told = cast(Any, self).fire("message", payload, is_binary=is_binary)
+        told.addErrback(lambda _: None)  # logged where it was raised
 
     def receive_opening(self, data: bytes) -> None:
         """Take bytes of the opening handshake."""
@@ -348,10 +397,15 @@ class Receiving(Base):
 
     def consumeData(self) -> None:
         """Autobahn: parse what has come, also right behind the opening handshake."""
+        self._parsing = True
         try:
             super().consumeData()  # type: ignore[misc]
         except Exception:  # noqa: BLE001 - raised by one of the application's frame hooks
             self.application_failed(Failure())
+        finally:
+            self._parsing = False
+        if self._discarding:
+            self.drop_received()
 
     def pause_reading(self) -> None:
         """Read no more from the transport until `resume_reading`."""
@@ -378,10 +432,26 @@ class Receiving(Base):
         super()._onMessageBegin(isBinary)  # type: ignore[misc]
 
     def _onMessageFrameBegin(self, length: int) -> None:
-        super()._onMessageFrameBegin(length)  # type: ignore[misc]
+        this: Any = self
+        if this._isMessageCompressed:
+            # Autobahn counts the frame as if it were inflated already; `onFrameData` does it right.
+            inflated = getattr(this, "message_data_total_length", 0)
+            this.message_data_total_length = inflated - most_overhead(length)
+            super()._onMessageFrameBegin(length)  # type: ignore[misc]
+            this.message_data_total_length = inflated
+        else:
+            super()._onMessageFrameBegin(length)  # type: ignore[misc]
         self._fragments += 1
         if self._fragments > self.options.max_fragments:
             self._fail_connection(1008, "the message has too many fragments")
+
+    def onFrameData(self, payload: bytes) -> bool | None:
+        """Autobahn: bytes of a frame. What they inflate to takes their place in what it counts."""
+        this: Any = self
+        if self.current_frame.opcode <= frames.BINARY and this._isMessageCompressed:
+            this.message_data_total_length += len(payload)
+        more: bool | None = super().onFrameData(payload)  # type: ignore[misc]
+        return more
 
     def _onMessageFrameData(self, payload: bytes) -> None:
         super()._onMessageFrameData(payload)  # type: ignore[misc]

@@ -135,6 +135,15 @@ class Sending(Base):
                 self.tap.sent(joined)
             self.transport.write(joined)
 
+    def drop_waiting(self) -> None:
+        """Let go of what waits to be sent."""
+        self._owed_pong = None
+        if self.backlog:
+            self._waiting.clear()
+            self.backlog = 0
+        if self.send_queue:
+            self.send_queue.clear()
+
     def _send(self) -> None:
         """Autobahn: write the next chopped piece; on our reactor, not on a global one."""
         queue = self.send_queue
