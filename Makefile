@@ -2,8 +2,8 @@
 # second run starts at once.
 #
 #   make demo                 the monitor, with an agent for this machine
-#   make test ARGS="-k foo"   the tests, with arguments for pytest
-#   make coverage             the same, with what they do not reach; takes half as long again
+#   make test ARGS="-k foo"   the tests, on every core, with arguments for pytest; -n0: in one process
+#   make coverage             the same in one process, with what they do not reach
 #   make lint                 ruff and mypy
 #   make soak                 a hundred thousand reconnects, and nothing is left of them
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
@@ -26,6 +26,7 @@ BENCH_VENV := .venv-bench
 PEERS := tests/peers
 CONFORMANCE := tests/conformance
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 ARGS ?=
 
 .PHONY: help venv demo peers test coverage lint soak kerberos bench fuzz hostile clean
@@ -130,8 +131,10 @@ peers: $(VENV)/.test
 	@scripts/test-system-packages
 	$(MAKE) --no-print-directory --silent $(PEERS)/node_modules/.made
 
+# One process for each core, up to four: each starts the proxies that its tests ask for, once. Who is
+# through takes over from the others. `-v` says who ran what.
 test: peers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 coverage: peers
 	@$(BIN)/coverage erase

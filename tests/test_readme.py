@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from integration.certificates import Authority
+from integration.peers import free_port
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect, unix_connect
 from websockets.sync.server import ServerConnection, serve
@@ -61,12 +62,6 @@ def block(mark: str, blocks: list[tuple[str, str]] = BLOCKS) -> str:
     found = [text for _, text in blocks if mark in text]
     assert len(found) == 1, f"{len(found)} blocks have {mark!r}"
     return found[0]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(what: str, condition: object) -> object:

@@ -28,7 +28,7 @@ class Browser:
     async def open(self, url: str) -> None:
         assert (await self._do("open", url=url))["status"] == 200
 
-    async def wait(self, script: str, seconds: float = 8) -> Any:
+    async def wait(self, script: str, seconds: float = 25) -> Any:
         """Wait until the expression is true; return what it is."""
         return (await self._do("wait", script=script, seconds=seconds))["value"]
 

@@ -13,7 +13,7 @@ from .certificates import Authority
 from .names import Resolver
 from .proxies import Proxies
 
-LIMIT = 30.0
+LIMIT = 100.0
 """Seconds; a safety net only. No test waits for it to pass."""
 
 

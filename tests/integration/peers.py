@@ -6,6 +6,7 @@ A process is ready when it says so, or when its port accepts a connection; nothi
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -13,9 +14,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from twisted.internet import defer
@@ -42,11 +43,28 @@ def program(name: str) -> str:
     return shutil.which(name, path=SEARCHED) or missing(name)
 
 
+def _ports() -> Iterator[int]:
+    """Go round the ports that the kernel gives to nobody who leaves the choice to it.
+
+    Such as a client has, or who listens on port 0. Processes that test at the same time begin far
+    from each other. Where the kernel gives all ports, that is 0.
+    """
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+    low, high = 11_000, int(given.split()[0])  # below are some that browsers refuse
+    for number in itertools.count(os.getpid() * 211):
+        yield low + number % (high - low) if low < high else 0
+
+
+_PORTS: Final = _ports()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that was free a moment ago; who loses the race tries another one."""
-    with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody has, and nobody else is about to be given."""
+    for port in itertools.islice(_PORTS, 1000):
+        with contextlib.suppress(OSError), socket.socket(_family(host)) as probe:
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    raise AssertionError(f"no port of {host} is free")
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -56,10 +74,10 @@ def _family(host: str) -> socket.AddressFamily:
 def has_ipv6() -> bool:
     """Return whether ::1 can be listened on."""
     try:
-        free_port("::1")
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
     except OSError:
         return False
-    return True
 
 
 class Daemon:

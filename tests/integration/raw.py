@@ -24,8 +24,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-WAIT = 10.0
-"""Seconds that any wait of a helper may take: a safety net, never what a test measures."""
+WAIT = 30.0
+"""Seconds that any wait of a helper may take: a safety net, never what a test measures.
+
+A machine that has more to do than it can takes ten times as long as one that idles."""
 
 Frame = tuple[int, bytes]
 """Opcode and payload of a frame that was received."""

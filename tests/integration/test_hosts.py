@@ -144,7 +144,7 @@ async def test_two_that_connect_in_the_same_turn_are_one_connection(resolver: Re
     clock: Any = Stepped()
     built = Recording()
     with (
-        socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+        socket.create_server(("::1", free_port("::1")), family=socket.AF_INET6) as six,
         socket.create_server(("127.0.0.1", six.getsockname()[1])) as four,
     ):
         connecting = endpoint_to(six.getsockname()[1], [], reactor=clock).connect(built)

@@ -85,6 +85,7 @@ async def test_both_handshakes_are_shown_as_they_were_on_the_wire() -> None:
         raw.write(switching(said[0], "x-ODD:  case ", "Sec-WebSocket-Protocol: chat"))
         await raw.read_close()
         raw.write(close_frame(1000, "bye", masked=False))
+        raw.finish()
 
     async with RawServer(script) as server:
         uri = f"ws://127.0.0.1:{server.port}/feed"

@@ -63,11 +63,11 @@ class Served:
     async def ready(self) -> None:
         """Wait until every worker listens."""
         for worker in range(1, self.workers + 1):
-            await self.process.says(f"Worker {worker} listens", 20)
+            await self.process.says(f"Worker {worker} listens")
 
     async def replaced(self, worker: int) -> None:
         """Wait until there is a second worker of that number, and listens."""
-        await self.process.says(f"(?s)Worker {worker} listens.*Worker {worker} listens", 20)
+        await self.process.says(f"(?s)Worker {worker} listens.*Worker {worker} listens")
 
     def connections(self) -> Counter[int]:
         """Count the open connections of each worker's process."""
@@ -92,7 +92,7 @@ async def served(process: Process, workers: int = 2, *, wait: bool = True) -> As
         yield this
     finally:
         await process.kill()
-        await eventually(this.all_gone, 15)
+        await eventually(this.all_gone)
 
 
 def echo(
@@ -242,7 +242,7 @@ async def test_a_worker_that_is_told_to_end_drains_and_is_replaced() -> None:
 async def test_workers_that_die_again_and_again_end_the_service(tmp_path: Path) -> None:
     process = own(tmp_path, "--manner", "die")
     async with served(process, wait=False):
-        assert await process.ended(25) == 1
+        assert await process.ended() == 1
     starts = len(re.findall("is process", process.output))
     assert 2 * LIMITS.max_failures <= starts < 10 * LIMITS.max_failures
     assert "ended by SIGKILL, like the last 3: the service ends" in process.output
@@ -252,7 +252,7 @@ async def test_workers_that_die_again_and_again_end_the_service(tmp_path: Path) 
 async def test_workers_that_cannot_serve_at_all_end_it_at_once(tmp_path: Path) -> None:
     process = own(tmp_path, "--manner", "refuse")
     async with served(process, wait=False):
-        assert await process.ended(20) == 1
+        assert await process.ended() == 1
     assert len(re.findall("is process", process.output)) == 2
     assert "ZeroDivisionError" in process.output
     assert "ended with status 1, before any worker listened: the service ends" in process.output
@@ -303,7 +303,7 @@ async def test_a_parent_that_is_killed_leaves_no_worker() -> None:
         this.process.signal(signal.SIGKILL)
         for raw in opened:
             await expect_1001(raw)
-        await eventually(this.all_gone, 10)
+        await eventually(this.all_gone)
 
 
 @pytest_twisted.ensureDeferred
@@ -388,7 +388,7 @@ def free(port: int) -> bool:
 @pytest_twisted.ensureDeferred
 async def test_the_json_log_names_the_worker() -> None:
     async with served(echo(twistd_options=JSON), wait=False) as this:
-        await this.process.says('(?s)"Worker (1|2) listens.*"Worker (1|2) listens', 20)
+        await this.process.says('(?s)"Worker (1|2) listens.*"Worker (1|2) listens')
         this.process.signal(signal.SIGTERM)
         assert await this.process.ended() in TERMINATED
     lines = this.process.lines
@@ -426,7 +426,7 @@ async def test_as_a_daemon_it_has_one_pidfile_and_one_log_which_is_rotated(tmp_p
     assert await starter.ended() == 0, starter.output
     pid = int(pidfile.read_text())
     try:
-        await eventually(lambda: len(re.findall("Worker . listens", log.read_text())) == 2, 20)
+        await eventually(lambda: len(re.findall("Worker . listens", log.read_text())) == 2)
         before = log.read_text()
         port = int(re.findall(r"port=(\d+)", before)[0])
         os.kill(pid, signal.SIGUSR1)
@@ -436,7 +436,7 @@ async def test_as_a_daemon_it_has_one_pidfile_and_one_log_which_is_rotated(tmp_p
         await raw.read_close()
         await raw.drop()
         os.kill(pid, signal.SIGTERM)
-        await eventually(lambda: not pidfile.exists(), 10)
+        await eventually(lambda: not pidfile.exists())
         workers = [int(each) for each in re.findall(r"is process (\d+)", before)]
         await eventually(lambda: all(map(gone, [pid, *workers])))
         assert len(re.findall(r"#info worker \d\] Listening", before)) == 2
