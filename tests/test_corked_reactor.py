@@ -540,14 +540,6 @@ def test_a_failed_write_of_one_who_does_not_read_ends_it(either: Turns) -> None:
     assert (noting.heard, noting.lost) == (b"", [error.ConnectionLost])
 
 
-def test_a_connection_whose_descriptor_went_away_ends(turns: Turns) -> None:
-    transport, _ = turns.join(noting := Noting())
-    transport.write(b"x")
-    transport.fileno = lambda: -1
-    turns.end_turn()
-    assert noting.lost == [error.ConnectionFdescWentAway]
-
-
 class Broken(Exception):
     """What an application raises."""
 
