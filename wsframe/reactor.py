@@ -165,7 +165,7 @@ class CorkedReactor(EPollReactor):
                 try:
                     if event == readable:
                         why = self._read(selectable)
-                        is_read = why is not _NO_DESCRIPTOR
+                        is_read = True
                     elif selectable.fileno() == -1:
                         why = _NO_DESCRIPTOR
                     else:
@@ -240,13 +240,13 @@ class CorkedReactor(EPollReactor):
     def _write(self, transport: Any) -> Any:
         """Do what `doWrite` does, and return what it returns.
 
-        Nothing to send, much to send, something left over from earlier, and what is to be done
-        once all is sent: that is left to it, before anything is changed.
+        Much to send, something left over from earlier, and what is to be done once all is sent:
+        that is left to it, before anything is changed.
         """
         if (
             type(transport) not in _PLAIN
             or transport.dataBuffer
-            or not 0 < (size := transport._tempDataLen) <= transport.SEND_LIMIT
+            or (size := transport._tempDataLen) > transport.SEND_LIMIT
             or transport.disconnecting
             or transport._writeDisconnecting
             or transport.producerPaused
