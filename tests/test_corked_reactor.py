@@ -400,6 +400,14 @@ def test_a_descriptor_without_a_file_is_refused(either: Turns) -> None:
         either.reactor.addWriter(FileDescriptor(either.reactor))
 
 
+def test_a_transport_that_is_lost_is_refused(either: Turns) -> None:
+    transport, _ = either.join(noting := Noting())
+    transport.abortConnection()
+    either.until(lambda: noting.lost)
+    with pytest.raises(ValueError, match="negative"):
+        transport.loseWriteConnection()
+
+
 class IntoFile(FileDescriptor):
     """Writes to a regular file, which epoll refuses, at most so many bytes at a time."""
 
@@ -480,6 +488,18 @@ def test_one_direction_is_closed_behind_the_data(either: Turns) -> None:
     transport.loseConnection()
 
 
+def test_what_a_peer_closes_first_is_its_direction_alone(either: Turns) -> None:
+    transport, peer = either.join(halves := Halves())
+    peer.shutdown(socket.SHUT_WR)
+    either.until(lambda: halves.ends)
+    assert halves.ends == ["read"]
+    transport.write(b"still here")
+    either.until(lambda: not either.reactor.getWriters())
+    assert received(peer, 10) == b"still here"
+    transport.loseConnection()
+    either.until(lambda: not transport.connected)
+
+
 def test_an_abort_drops_what_is_pending(either: Turns) -> None:
     transport, peer = either.join(noting := Noting())
     transport.write(b"never sent")
@@ -538,14 +558,6 @@ def test_a_failed_write_of_one_who_does_not_read_ends_it(either: Turns) -> None:
     transport.write(b"unheard")
     either.until(lambda: noting.lost)
     assert (noting.heard, noting.lost) == (b"", [error.ConnectionLost])
-
-
-def test_a_connection_whose_descriptor_went_away_ends(turns: Turns) -> None:
-    transport, _ = turns.join(noting := Noting())
-    transport.write(b"x")
-    transport.fileno = lambda: -1
-    turns.end_turn()
-    assert noting.lost == [error.ConnectionFdescWentAway]
 
 
 class Broken(Exception):

@@ -17,6 +17,13 @@ When a write fails in 4, what the peer sent before it went is read first, as in 
 of Twisted's own (`twisted.internet.abstract.FileDescriptor`) are tried in 4: it says nothing of
 being writable, and another descriptor may take it for a proof that its connection came about.
 
+Most of what Twisted spends on a small message are calls of one another's methods. For its plain
+TCP transports (`tcp.Server` and `tcp.Client` themselves, also those below TLS) the common case is
+therefore taken over, in `_read` and `_write`: what `doRead` does, and what `doWrite` does when
+there is only data to send, none left over from earlier, and nothing to be done once it is sent. In
+all other cases, for subclasses, and where `doRead`, `doWrite` or `writeSomeData` of a transport was
+set to something else, Twisted's methods are called. The outcome is theirs; the tests compare.
+
 Two more things differ. The context of the log, by which `twisted.python.log.msg` says whose data is
 handled, is not built for every event but looked up when something is logged; what such an event
 starts in a thread says ``-``. And `seconds` is the monotonic clock: a system clock that is set
@@ -36,10 +43,11 @@ import sys
 import time
 from typing import Any, Final
 
+from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionFdescWentAway
 from twisted.internet.interfaces import IWriteDescriptor
-from twisted.internet.main import installReactor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST, installReactor
 from twisted.logger import Logger
 from twisted.python import context, log, threadable
 
@@ -64,6 +72,16 @@ short; and among 256 the one question to epoll costs next to nothing already."""
 
 _NO_DESCRIPTOR: Final = ConnectionFdescWentAway("File descriptor lost")
 
+_PLAIN: Final = frozenset({tcp.Server, tcp.Client})
+"""The classes of the transports that `_read` and `_write` know. Those of Unix sockets are none of
+them: they also pass descriptors."""
+
+_TRY_AGAIN: Final = frozenset({errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINTR})
+
+_DO_READ: Final[Any] = tcp.Connection.doRead
+_DO_WRITE: Final[Any] = tcp.Connection.doWrite
+_WRITE_SOME_DATA: Final[Any] = tcp.Connection.writeSomeData
+
 
 class CorkedReactor(EPollReactor):
     """Twisted's `EPollReactor`, with writes at the end of the turn; see the module.
@@ -87,7 +105,10 @@ class CorkedReactor(EPollReactor):
         """Twisted: try to write at the end of this turn, then whenever epoll says so."""
         if writer in self._pending:
             return
-        if not isinstance(writer, FileDescriptor) or (fd := writer.fileno()) < 0:
+        if type(writer) in _PLAIN and (fd := writer.fileno()) >= 0:
+            if fd not in self._writes:  # epoll takes every socket: there is no other poll to ask
+                self._pending[writer] = self._turn
+        elif not isinstance(writer, FileDescriptor) or (fd := writer.fileno()) < 0:
             super().addWriter(writer)
         elif fd not in self._writes and not self._continuousPolling.isWriting(writer):
             self._pending[writer] = self._turn
@@ -142,7 +163,10 @@ class CorkedReactor(EPollReactor):
                 why: Any = None
                 is_read = False
                 try:
-                    if selectable.fileno() == -1:
+                    if event == readable:
+                        why = self._read(selectable)
+                        is_read = True
+                    elif selectable.fileno() == -1:
                         why = _NO_DESCRIPTOR
                     else:
                         if event & readable:
@@ -182,21 +206,70 @@ class CorkedReactor(EPollReactor):
             why: Any = None
             is_read = False
             try:
-                if writer.fileno() == -1:
-                    why = _NO_DESCRIPTOR
-                else:
-                    why = writer.doWrite()
-                    if pending.get(writer, later) <= turn:  # it did not finish, or failed
-                        if why:
-                            why, is_read = self._what_ends(writer, why)
-                        else:
-                            del pending[writer]
-                            super().addWriter(writer)
+                why = self._write(writer)
+                if pending.get(writer, later) <= turn:  # it did not finish, or failed
+                    if why:
+                        why, is_read = self._what_ends(writer, why)
+                    else:
+                        del pending[writer]
+                        super().addWriter(writer)
             except BaseException:  # noqa: BLE001 - as above
                 why = sys.exception()
                 log.err()
             if why:
                 self._disconnect(writer, why, is_read)
+
+    def _read(self, transport: Any) -> Any:
+        """Do what `doRead` does, and return what it returns."""
+        if (
+            type(transport) not in _PLAIN
+            or getattr(transport.doRead, "__func__", None) is not _DO_READ
+        ):
+            return _NO_DESCRIPTOR if transport.fileno() == -1 else transport.doRead()
+        try:
+            data = transport.socket.recv(transport.bufferSize)
+        except OSError as error:
+            if error.args[0] == errno.EWOULDBLOCK:
+                return None
+            return _NO_DESCRIPTOR if transport.fileno() == -1 else CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        transport.protocol.dataReceived(data)
+        return None
+
+    def _write(self, transport: Any) -> Any:
+        """Do what `doWrite` does, and return what it returns.
+
+        Much to send, something left over from earlier, and what is to be done once all is sent:
+        that is left to it, before anything is changed.
+        """
+        if (
+            type(transport) not in _PLAIN
+            or transport.dataBuffer
+            or (size := transport._tempDataLen) > transport.SEND_LIMIT
+            or transport.disconnecting
+            or transport._writeDisconnecting
+            or transport.producerPaused
+            or (transport.producer is not None and not transport.streamingProducer)
+            or getattr(transport.doWrite, "__func__", None) is not _DO_WRITE
+            or getattr(transport.writeSomeData, "__func__", None) is not _WRITE_SOME_DATA
+        ):
+            return _NO_DESCRIPTOR if transport.fileno() == -1 else transport.doWrite()
+        data = b"".join(transport._tempDataBuffer)
+        try:
+            sent = transport.socket.send(data)
+        except OSError as error:
+            if error.args[0] in _TRY_AGAIN:
+                return transport.doWrite()
+            return _NO_DESCRIPTOR if transport.fileno() == -1 else CONNECTION_LOST
+        transport._tempDataBuffer = []
+        transport._tempDataLen = 0
+        if sent < size:
+            transport.dataBuffer = data
+            transport.offset = sent
+        else:
+            del self._pending[transport]
+        return None
 
     def _what_ends(self, writer: Any, why: Any) -> tuple[Any, bool]:
         """Return what ends a descriptor whose write failed, and whether that was found in reading.
