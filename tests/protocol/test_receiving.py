@@ -166,7 +166,7 @@ def test_a_listener_that_comes_with_a_message_hears_the_compressed_one_behind_it
 
     peer.protocol.onMessage = received
     peer.send(masked_frame(BINARY, b"first") + compressed(BINARY, b"second")[0])
-    assert heard == [b"second"]
+    assert heard == [b"first", b"second"]  # it is fired behind `onMessage`
 
 
 def test_a_client_takes_what_is_not_masked(clock: Clock) -> None:
