@@ -147,7 +147,11 @@ class Target:
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         connection.settimeout(10)
-        connection.connect((HOST, self.port))
+        try:
+            connection.connect((HOST, self.port))
+        except ConnectionResetError:  # it was accepted and cut before we have noticed
+            connection.close()
+            raise ConnectionResetError("reset") from None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -369,7 +373,11 @@ def waiting(count: Callable[[Target], int], data: bytes) -> Callable[[Target], C
         said = data or request(target.port)
         with selectors.DefaultSelector() as selector:
             for _ in range(count(target)):
-                connection = target.tcp()
+                try:
+                    connection = target.tcp()
+                except ConnectionResetError as error:
+                    answers[str(error)] += 1
+                    continue
                 send(connection, said)
                 connection.setblocking(False)
                 selector.register(connection, selectors.EVENT_READ)

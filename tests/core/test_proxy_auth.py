@@ -149,13 +149,13 @@ def test_challenges_have_a_limit_together():
     "part", ['"', "\\", '"\\', "a", "a=", ",", " ", '"",', '""', "a b", 'a="\\"', "=", "a ,", "\t="]
 )
 def test_hostile_challenge_takes_linear_time(part):
-    """However it is repeated."""
+    """However it is repeated: hundredths of a second, and seconds where it were quadratic."""
     text = (part * 16_384)[:16_384]
-    start = time.perf_counter()
+    start = time.process_time()
     for value in (text, f"Basic {text}", f'Basic a="{text}', f'Basic a="{text}"'):
         with contextlib.suppress(BadChallenge):
             parse_challenges([value[:16_384]])
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 # --- Digest ---------------------------------------------------------------------------------------
