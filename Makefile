@@ -7,7 +7,7 @@
 #   make lint                 ruff and mypy
 #   make soak                 a hundred thousand reconnects, and nothing is left of them
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
-#   make reactor-conformance  Twisted's own tests on the corked reactor; a part of `conformance`
+#   make reactor-conformance  all of Twisted's own tests on the corked reactor, for four minutes
 #   make conformance          Autobahn's testsuite, for an hour; needs Python 2.7. ARGS=--quick: minutes
 #   make bench                the benches, beside their peers, for twenty-five minutes
 #   make fuzz                 the parsers, by atheris, for SECONDS_EACH (60) each
@@ -153,8 +153,7 @@ soak: $(VENV)/.test
 	@WSFRAME_SOAK_ROUNDS=$${WSFRAME_SOAK_ROUNDS:-40000} \
 	    $(BIN)/python -m pytest tests/client/test_many_reconnects.py $(ARGS)
 
-.PHONY: conformance reactor-conformance
-conformance: reactor-conformance
+.PHONY: reactor-conformance
 
 reactor-conformance: $(VENV)/.test
 	@$(BIN)/python scripts/reactor-conformance
