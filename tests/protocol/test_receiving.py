@@ -470,6 +470,16 @@ def test_what_a_layer_of_tls_still_has_comes_behind_the_rest(clock: Clock) -> No
     assert peer.protocol.got == [(b"1", True), (b"2", True)]
 
 
+def test_what_is_left_is_counted_once(clock: Clock) -> None:
+    peer = served(clock)
+    stream = masked_frame(PING, b"") * PARSED_A_TURN * 3 + masked_frame(BINARY, b"1")
+    peer.send(stream)
+    peer.protocol.dataReceived(stream)
+    clock.advance(0)
+    assert peer.protocol.got == [(b"1", True)] * 2
+    assert peer.protocol.trafficStats.incomingOctetsWireLevel == 2 * len(stream)
+
+
 def test_a_pause_while_something_is_left_holds_it(clock: Clock) -> None:
     peer = served(clock)
     peer.send(masked_frame(PING, b"") * PARSED_A_TURN + masked_frame(BINARY, b"1"))

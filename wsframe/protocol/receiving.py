@@ -124,10 +124,7 @@ class Receiving(Base):
             self.receive_opening(data)
         else:
             self.keepalive.received(self._now())
-            if self._rest:
-                self._rest += data  # a layer of TLS had it in hand when we paused
-            else:
-                self.receive_frames(data)
+            self.receive_frames(data)
 
     def receive_frames(self, data: bytes) -> None:
         """Take bytes of the open WebSocket: by the fast lane what it takes, by Autobahn the rest.
@@ -139,6 +136,12 @@ class Receiving(Base):
             self.trafficStats.incomingOctetsWireLevel += len(data)
         if self.logOctets:
             self.logRxOctets(data)  # type: ignore[attr-defined]
+        if self._rest:
+            self._rest += data  # a layer of TLS had it in hand when we paused
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         if self.current_frame is None and self.data:
             data, self.data = self.data + data, b""  # the head of a frame was not complete
         at, size = 0, len(data)
@@ -211,7 +214,7 @@ class Receiving(Base):
         if self._reading_paused:
             return
         rest, self._rest = self._rest, b""
-        self.receive_frames(rest)
+        self._take(rest)
         self.read_taken()
         if not self._is_held():
             self.transport.resumeProducing()
