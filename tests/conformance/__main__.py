@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
-from .judging import CASES, NON_STRICT, judge
+from .judging import CASES, judge
 from .runs import REPORTS, ROOT, Configuration, Failed, results, run, said, why
 
 ROLES = ("server", "client")
@@ -29,7 +29,7 @@ QUICK_MESSAGES = 10
 LIMIT, QUICK_LIMIT = 7200.0, 1200.0
 """Seconds that one configuration may take: some five times what it takes on two idle cores."""
 
-KINDS = ("OK", "INFORMATIONAL", "NON-STRICT", "bad")
+KINDS = ("OK", "INFORMATIONAL", "bad")
 HEADINGS = ("role  ", "API     ", "reactor", "cases", *KINDS, "seconds")
 
 
@@ -48,7 +48,7 @@ async def judged(configuration: Configuration, spec: Mapping[str, Any], limit: f
     if lines:
         wrong.append("\n  ".join(["it wrote", *lines[-20:]]))
     found = results(configuration)
-    verdict = judge(found, configuration.api, CASES)
+    verdict = judge(found, CASES)
     wrong += verdict.miscounts
     wrong += [
         f"{case} {bad}: {why(configuration, found[case])}" for case, bad in verdict.bad.items()
@@ -88,13 +88,6 @@ async def run_all(
     return not any(done.result() for done in tasks)
 
 
-def print_reasons(apis: set[str]) -> None:
-    for api in sorted(apis):
-        for reason in dict.fromkeys(NON_STRICT[api].values()):
-            cases = [case for case, its in NON_STRICT[api].items() if its == reason]
-            print(f"{api}: {', '.join(cases)} may be NON-STRICT. {reason}")
-
-
 def main() -> None:
     reactors = [name for name in REACTORS if name == "default" or find_spec("wsframe.reactor")]
     known = {str(c): c for c in (Configuration(*p) for p in product(ROLES, APIS, reactors))}
@@ -120,7 +113,6 @@ def main() -> None:
         passed = asyncio.run(run_all(chosen, spec, limit, arguments.jobs))
     except (asyncio.CancelledError, KeyboardInterrupt):
         sys.exit("ended before it was through")
-    print_reasons({configuration.api for configuration in chosen})
     print(f"{'passed' if passed else 'FAILED'}; the reports are in {REPORTS.relative_to(ROOT)}")
     sys.exit(not passed)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["CASES", "NON_STRICT", "Verdict", "judge"]
+__all__ = ["CASES", "Verdict", "judge"]
 
 CASES: Final = {
     "1": 16,
@@ -24,25 +24,6 @@ CASES: Final = {
 }
 """How many cases the sections of version 25.10.1 have; 8 and 11 have none."""
 
-_LATE: Final = (
-    "A message and the frame that fails the connection come in one read. The handler is given the "
-    "messages of a read when all of it is taken apart. It gets this one, but its echo is too late: "
-    "nothing may follow our Close frame. The suite would rather see the echo first."
-)
-NON_STRICT: Final[Mapping[str, Mapping[str, str]]] = {
-    "async": dict.fromkeys(
-        (
-            *("3.2", "3.3", "3.4"),  # reserved bits
-            *("4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5"),  # reserved opcodes
-            "5.15",  # a continuation of nothing
-        ),
-        _LATE,
-    ),
-    "autobahn": {},
-}
-"""By API, the cases that may be NON-STRICT, each with the reason. How bytes come in reads is up to
-the kernel, so that they may be OK as well."""
-
 _GOOD: Final = {"OK", "INFORMATIONAL"}
 
 
@@ -51,7 +32,7 @@ class Verdict:
     """What is in a report, and what is wrong with it."""
 
     counts: Mapping[str, int]
-    """How many cases were OK, INFORMATIONAL or NON-STRICT and may be, and how many are "bad"."""
+    """How many cases were OK, how many INFORMATIONAL, and how many are "bad"."""
 
     miscounts: tuple[str, ...]
     """The sections of which cases are missing, or too many."""
@@ -64,7 +45,7 @@ class Verdict:
         return not self.miscounts and not self.bad
 
 
-def judge(results: Mapping[str, Any], api: str, cases: Mapping[str, int]) -> Verdict:
+def judge(results: Mapping[str, Any], cases: Mapping[str, int]) -> Verdict:
     """Judge what `index.json` says of one agent; `cases` is how many there are to be by section."""
     there = Counter(case.partition(".")[0] for case in results)
     miscounts = tuple(
@@ -76,8 +57,7 @@ def judge(results: Mapping[str, Any], api: str, cases: Mapping[str, int]) -> Ver
     bad = {}
     for case in sorted(results, key=lambda case: [int(number) for number in case.split(".")]):
         behavior, close = results[case]["behavior"], results[case]["behaviorClose"]
-        may_be_lax = behavior == "NON-STRICT" and case in NON_STRICT[api]
-        if (behavior in _GOOD or may_be_lax) and close in _GOOD:
+        if behavior in _GOOD and close in _GOOD:
             counts[behavior] += 1
         else:
             counts["bad"] += 1
