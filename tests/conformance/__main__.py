@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
@@ -89,8 +88,7 @@ async def run_all(
 
 
 def main() -> None:
-    reactors = [name for name in REACTORS if name == "default" or find_spec("wsframe.reactor")]
-    known = {str(c): c for c in (Configuration(*p) for p in product(ROLES, APIS, reactors))}
+    known = {str(c): c for c in (Configuration(*p) for p in product(ROLES, APIS, REACTORS))}
     parser = argparse.ArgumentParser(
         prog="conformance", description=__doc__, epilog=f"CONFIGURATION: {', '.join(known)}"
     )
@@ -105,8 +103,6 @@ def main() -> None:
     if arguments.quick:
         spec["messages"] = QUICK_MESSAGES
         print(f"quick: {QUICK_MESSAGES} messages in each of the cases 12 and 13, not 1000")
-    if len(reactors) < len(REACTORS):
-        print("there is no wsframe.reactor yet: the default reactor alone")
     chosen = [known[name] for name in arguments.names or known]
     limit = QUICK_LIMIT if arguments.quick else LIMIT
     try:
