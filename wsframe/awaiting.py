@@ -47,7 +47,7 @@ def _driving_task() -> asyncio.Task[Any] | None:
     return task
 
 
-_NOTHING: Final = iter(())
+_NOTHING: Final[Generator[Any, None, Any]] = iter(())  # type: ignore[assignment]
 """What an await of it gives is None, at once."""
 
 
@@ -62,12 +62,13 @@ class Awaitable(defer.Deferred[T]):
     task never sees it (a Twisted coroutine, which goes on at once, always does)."""
 
     def __await__(self) -> Generator[Any, None, T]:
-        if (not self.called or self.paused) and _driving_task() is not None:
+        if self.called and not self.paused:
+            if self.result is None:  # as from `send`, for every message
+                return _NOTHING
+            if isinstance(self.result, Failure):
+                return _raise(self)
+        elif _driving_task() is not None:
             return self._wait_in_task()
-        if self.called and not self.paused and self.result is None:
-            return cast("Generator[Any, None, T]", _NOTHING)  # as from `send`, for every message
-        if self.called and not self.paused and isinstance(self.result, Failure):
-            return _raise(self)
         return self.__iter__()
 
     def _wait_in_task(self) -> Generator[Any, None, T]:
@@ -139,8 +140,8 @@ class _Future(asyncio.Future[T]):
 
 def fired(value: T) -> Awaitable[T]:
     """Return an `Awaitable` that already has a result."""
-    result: Awaitable[T] = Awaitable()
     # What `callback` amounts to where nobody has added one yet; every message sent comes by here.
+    result: Awaitable[T] = Awaitable()
     result.called = True
     result.result = value
     return result

@@ -40,6 +40,8 @@ BURST: Final = 64
 """Messages handed out in one turn of the reactor; then the other connections have theirs."""
 
 
+_BYTES: Final = (bytes, bytearray, memoryview)
+
 _NOTHING: Final[deque[Any]] = cast("deque[Any]", ())
 """Stands for a deque to which nothing was added yet."""
 
@@ -212,7 +214,7 @@ class Connection:
         """
         if isinstance(message, str):
             payload, is_binary = message.encode(), False
-        elif isinstance(message, bytes | bytearray | memoryview):
+        elif isinstance(message, _BYTES):
             payload, is_binary = bytes(message), True
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")

@@ -79,7 +79,8 @@ class Driver:
             finally:
                 self.is_running = False
             if waits is SUSPENDED:
-                self._cancel_if_asked()
+                if self._cancelled:
+                    self._cancel_if_asked()
                 return
             if not isinstance(waits, defer.Deferred):
                 value = Failure(TypeError(f"a coroutine awaits {type(waits).__name__}"))

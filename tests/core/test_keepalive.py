@@ -46,6 +46,13 @@ class Run:
         self.now = now
         return [action for action in actions if action is not Action.NOTHING]
 
+    def happens(self, name):
+        """Tell the keepalive, now, what its method of that name, or "received", stands for."""
+        if name == "received":
+            self.keepalive.heard = self.now
+        else:
+            getattr(self.keepalive, name)(self.now)
+
 
 def test_first_ping_is_due_after_the_interval():
     """Not before."""
@@ -98,7 +105,7 @@ def test_traffic_keeps_a_peer_alive_whose_pong_waits():
         heard += 15.0
         while run.keepalive.deadline <= heard:
             assert run.wake() is Action.NOTHING
-        run.keepalive.received(heard)
+        run.keepalive.heard = heard
     assert set(run.silence()) == {Action.NOTHING}
     assert run.now == pytest.approx(heard + 20.0)
 
@@ -106,7 +113,7 @@ def test_traffic_keeps_a_peer_alive_whose_pong_waits():
 def test_traffic_before_the_ping_does_not_answer_it():
     """Silence is counted from the ping on."""
     run = Run()
-    run.keepalive.received(1019.0)
+    run.keepalive.heard = 1019.0
     run.silence()
     assert run.now == pytest.approx(1040.0)
 
@@ -180,7 +187,7 @@ def test_suspended_often_pings_again_each_time_the_peer_was_heard():
     run.wake()
     for _ in range(5):
         assert run.wake(late=3600.0) is Action.PING
-        run.keepalive.received(run.now + 1.0)
+        run.keepalive.heard = run.now + 1.0
 
 
 def test_blocked_loop_costs_one_step_of_the_wait():
@@ -285,7 +292,7 @@ def stream(run, seconds):
     """Receive some bytes every second, for so long."""
     for _ in range(round(seconds)):
         assert run.until(run.now + 1.0) == []
-        run.keepalive.received(run.now)
+        run.keepalive.heard = run.now
 
 
 def test_pong_that_never_comes_ends_a_connection_whose_bytes_flow():
@@ -323,13 +330,13 @@ def test_application_that_hears_nothing_is_told():
     """Pongs, and bytes of a message that is never complete, are none."""
     run = Run(20.0, 20.0, message_timeout=100.0)
     run.now = 1050.0
-    run.keepalive.received(run.now)
+    run.keepalive.heard = run.now
     run.keepalive.message()
     while run.now < 1149.0:
         run.now += 1.0
         assert run.keepalive.wake(run.now) in {Action.NOTHING, Action.PING}
         run.keepalive.ponged(run.now)
-        run.keepalive.received(run.now)
+        run.keepalive.heard = run.now
     run.silence(end=Action.NO_MESSAGE)
     assert run.now == pytest.approx(1150.0)
 
@@ -356,7 +363,7 @@ def test_blocked_loop_does_not_end_the_wait_for_messages():
     """What came meanwhile is still unread."""
     run = Run(None, None, message_timeout=100.0)
     assert run.wake(late=400.0) is Action.NOTHING
-    run.keepalive.received(run.now)
+    run.keepalive.heard = run.now
     run.keepalive.message()
     heard = run.now
     run.silence(end=Action.NO_MESSAGE)
@@ -529,10 +536,10 @@ def test_no_connection_is_given_up_before_its_time(events, with_all):
             continue
         books.note(name, run.now)
         if name == "message":
-            run.keepalive.received(run.now)
+            run.happens("received")
             run.keepalive.message()
         elif name != "wake":
-            getattr(run.keepalive, name)(run.now)
+            run.happens(name)
 
 
 @SEARCHED
@@ -548,7 +555,7 @@ def test_silence_after_any_history_is_found_within_interval_and_timeout(events):
             run.keepalive.message()
         else:
             run.now += min(seconds, 4.0)
-            getattr(run.keepalive, name)(run.now)
+            run.happens(name)
     run.keepalive.reading_resumed(run.now)
     last = run.now = max(run.now, run.keepalive.deadline)
     run.silence()

@@ -131,11 +131,13 @@ class Keepalive:
     `pong_timeout` the wait for its pong, `message_timeout` the wait for a message and
     `write_timeout` that for progress in sending; None is for ever. `round_trip` is what the
     answered pings took.
+
+    Whoever receives sets `heard` to when bytes came from the peer last, and calls `message` where
+    `awaits_messages`: for every read and message, calls would cost more than what they do.
     """
 
     __slots__ = (
         "_blocked",
-        "_heard",
         "_message_timeout",
         "_messages",
         "_paused",
@@ -150,6 +152,8 @@ class Keepalive:
         "_timed",
         "_timeout",
         "_write_timeout",
+        "awaits_messages",
+        "heard",
         "interval",
     )
 
@@ -172,7 +176,8 @@ class Keepalive:
         self._pong: _Wait | None = None
         self._messages: _Wait | None = None
         self._sending: _Wait | None = None
-        self._heard = 0.0
+        self.awaits_messages = message_timeout is not None
+        self.heard = 0.0
         self._running = False
         self._blocked = False
         self._paused: float | None = None
@@ -204,7 +209,7 @@ class Keepalive:
     def start(self, now: float) -> None:
         """Begin, when the connection is open."""
         self._running = True
-        self._heard = now
+        self.heard = now
         self._ping_due = None if self.interval is None else now + self.interval
         self._messages = _Wait.begun(self._message_timeout, now)
 
@@ -214,14 +219,10 @@ class Keepalive:
 
     # ---------------------------------------------------------------- what happened
 
-    def received(self, now: float) -> None:
-        """Note that bytes came from the peer."""
-        self._heard = now
-
     def message(self) -> None:
         """Note that the bytes that came last made a message complete."""
         if self._messages is not None:
-            self._messages.seen = self._heard
+            self._messages.seen = self.heard
 
     def ponged(self, now: float) -> float | None:
         """Note the pong to our last ping; return the round trip in seconds.
@@ -230,7 +231,7 @@ class Keepalive:
         """
         pinged, self._pinged = self._pinged, None
         self._silence = self._pong = None
-        self._heard = now
+        self.heard = now
         if self.interval is not None:
             self._ping_due = now + self.interval
         return self.round_trip.sample(now - pinged) if pinged is not None and self._timed else None
@@ -251,7 +252,7 @@ class Keepalive:
         for wait in (self._messages, self._pong):
             if wait is not None:
                 wait.shift(away)
-        self._heard = now
+        self.heard = now
         if self._pinged is not None:
             self._after_ping(now)
 
@@ -264,7 +265,7 @@ class Keepalive:
     def sent(self, now: float) -> None:
         """Note that something of what waits to be sent went out."""
         if self._blocked:
-            self._heard = now
+            self.heard = now
             if self._sending is not None:
                 self._sending.seen = now
 
@@ -288,7 +289,7 @@ class Keepalive:
                 self.stop()
                 return action
         if self._paused is None and self._silence is not None:
-            self._silence.seen = max(self._silence.seen, self._heard)
+            self._silence.seen = max(self._silence.seen, self.heard)
             verdict = self._silence.wake(now)
             if verdict is _Verdict.OVER:
                 self.stop()

@@ -31,7 +31,7 @@ from wsframe.protocol.common import CommonProtocol
 from wsframe.protocol.deflate import accept_answer, accept_offer, offer
 from wsframe.protocol.server import WebSocketServerFactory, WebSocketServerProtocol
 from wsframe.protocol.shared import SharedMessage
-from wsframe.protocol.tcp import send_at_once
+from wsframe.protocol.tcp import send_at_once, write
 
 __all__ = [
     "OPEN",
@@ -198,7 +198,8 @@ class Wire(CommonProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes from the peer."""
         super().dataReceived(data)
-        self.read_taken()
+        if self.listener is not None:
+            self.listener.deliver()
 
     def read_taken(self) -> None:
         """All that can be taken of a read is taken."""
@@ -333,7 +334,7 @@ class ServerWire(Wire, WebSocketServerProtocol):
         if self.blocked or self.tap is not None or self.send_queue:
             self.sendData(frame)
         elif not (shared.at_once and send_at_once(self.transport, frame)):
-            self.transport.write(frame)
+            write(self.transport, frame)
         return True
 
     def prepare_shared(self, shared: SharedMessage) -> None:

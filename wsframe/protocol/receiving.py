@@ -22,6 +22,7 @@ from wsframe.protocol.tcp import read_large
 
 __all__ = ["EARLY_BYTES", "Receiving"]
 
+_CONNECTING: Final = WebSocketProtocol.STATE_CONNECTING
 _OPEN: Final = WebSocketProtocol.STATE_OPEN
 _CLOSED: Final = WebSocketProtocol.STATE_CLOSED
 
@@ -120,10 +121,10 @@ class Receiving(Base):
             self.tap.received(data)
         if self._discarding:
             return
-        if self.state == WebSocketProtocol.STATE_CONNECTING:
+        if self.state == _CONNECTING:
             self.receive_opening(data)
         else:
-            self.keepalive.received(self._now())
+            self.keepalive.heard = self._now()
             self.receive_frames(data)
 
     def receive_frames(self, data: bytes) -> None:
@@ -357,7 +358,8 @@ class Receiving(Base):
         return None
 
     def _count(self, messages: int, octets: int, sent: int | None = None) -> None:
-        self.keepalive.message()
+        if self.keepalive.awaits_messages:
+            self.keepalive.message()
         if self.counts_traffic and self.state == _OPEN:
             stats = self.trafficStats
             stats.incomingWebSocketFrames += messages
@@ -367,7 +369,8 @@ class Receiving(Base):
 
     def messages_received(self, messages: list[Message], octets: int) -> None:
         """Give messages that came, `octets` bytes in all, to the application."""
-        on_message = cast(Any, self).onMessage
+        this: Any = self
+        on_message = this.onMessage
         for place, message in enumerate(messages, 1):
             if self._discarding or self.state == _CLOSED:
                 return

@@ -12,10 +12,11 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from wsframe.core import frames
+from wsframe.core.frames import message_head
 from wsframe.protocol.base import Base
 from wsframe.protocol.deflate import compress_message
 from wsframe.protocol.masking import apply_mask, mask_key
-from wsframe.protocol.tcp import send_large
+from wsframe.protocol.tcp import send_large, write
 
 __all__ = ["Outgoing", "Sending"]
 
@@ -114,7 +115,7 @@ class Sending(Base):
         if not self.blocked:
             if self.tap is not None:
                 self.tap.sent(data)
-            self.transport.write(data)
+            write(self.transport, data)
             return
         self.backlog += len(data)
         self._waiting.append(data)
@@ -195,11 +196,11 @@ class Sending(Base):
         if rsv:
             head = frames.frame_head(opcode, len(payload), rsv=rsv)
         else:
-            head = frames.message_head(opcode, len(payload))
+            head = message_head(opcode, len(payload))
         if self.blocked or self.tap is not None or self._discarding or self.send_queue:
             self.sendData(head + payload)
         elif len(payload) < LARGE:
-            self.transport.write(head + payload)
+            write(self.transport, head + payload)
         else:
             if len(payload) > SLICE:
                 send_large(self.transport)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.tcp import Server
+from twisted.internet.tcp import Client, Server
 from twisted.protocols.policies import ProtocolWrapper
 
 from wsframe.options import ConnectionOptions
@@ -33,6 +33,7 @@ __all__ = [
     "share_transport_names",
     "socket_below",
     "unsent_bytes",
+    "write",
 ]
 
 LARGE_READ: Final = 260 * 1024
@@ -212,6 +213,29 @@ def send_at_once(transport: Any, data: bytes) -> bool:
     if taken != len(data):
         transport.write(data[taken:])
     return True
+
+
+_PLAIN: Final = frozenset({Server, Client})
+
+
+def write(transport: Any, data: bytes) -> None:
+    """Write to a transport, as its `write` does.
+
+    Twisted takes six calls for a message. For plain TCP that has room it takes one here, and what
+    they amount to; all else is left to them.
+    """
+    if (
+        type(transport) not in _PLAIN
+        or transport.TLS
+        or not transport.connected
+        or transport._writeDisconnected
+        or len(transport.dataBuffer) + transport._tempDataLen + len(data) > transport.bufferSize
+    ):
+        transport.write(data)
+        return
+    transport._tempDataBuffer.append(data)
+    transport._tempDataLen += len(data)
+    transport.reactor.addWriter(transport)
 
 
 def unsent_bytes(transport: object) -> int | None:
