@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from codecs import getincrementaldecoder
 from collections.abc import Callable
-from itertools import repeat
 from struct import Struct
 from typing import Final
 
@@ -53,6 +52,11 @@ _WHOLE: Final = frozenset((_FINAL_TEXT, _FINAL_BINARY))
 
 SHORT: Final = 512
 """Bytes below which one XOR of big integers is faster than a native masker with its set-up."""
+
+_from_bytes: Final = int.from_bytes
+
+_REPEATED: Final = tuple(_from_bytes(b"\0\0\0\1" * words) for words in range(SHORT // 4 + 1))
+"""What a key, as a number, is multiplied by to stand there so many times."""
 
 MANY_PARTS: Final = 4096
 """Parts of a frame, as they were read, that are kept apart; more are joined, because a peer that
@@ -96,7 +100,7 @@ def mask_payload(payload: bytes, key: bytes) -> bytes:
     """Return the payload XORed with the key (RFC 6455 §5.3), as one operation on big integers."""
     size = len(payload)
     repeated = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload) ^ int.from_bytes(repeated)).to_bytes(size)
+    return (_from_bytes(payload) ^ _from_bytes(repeated)).to_bytes(size)
 
 
 # ------------------------------------------------------------------------------------- in
@@ -125,9 +129,7 @@ def decode(
     octets = 0
     at = start
     head = 6 if masked else 2
-    for _ in repeat(None, many):
-        if size - at < head:
-            break
+    while size - at >= head:
         first = data[at]
         if first not in _WHOLE:
             break
@@ -147,7 +149,7 @@ def decode(
             body = at + head + 8
             if body > size:
                 break
-            length = int.from_bytes(data[at + 2 : at + 10])
+            length = _from_bytes(data[at + 2 : at + 10])
             if length < 0x10000:
                 break
         else:
@@ -155,15 +157,17 @@ def decode(
         end = body + length
         if end > size or length > most:
             break
-        sent = data[body:end]
-        payload: bytes | bytearray = sent
+        payload: bytes | bytearray = data[body:end]
         if masked:
-            key = data[body - 4 : body]
-            if length < SHORT:
-                repeated = int.from_bytes((key * ((length + 3) >> 2))[:length])
-                payload = (int.from_bytes(sent) ^ repeated).to_bytes(length)
+            if length < SHORT:  # as `mask_payload`, without its call
+                key = _from_bytes(data[body - 4 : body])
+                if spare := -length & 3:
+                    key = key * _REPEATED[(length + 3) >> 2] >> 8 * spare
+                else:
+                    key *= _REPEATED[length >> 2]
+                payload = (_from_bytes(payload) ^ key).to_bytes(length)
             else:
-                payload = mask(sent, key)
+                payload = mask(data[body:end], data[body - 4 : body])
         if first == _FINAL_BINARY:
             messages.append(payload if type(payload) is bytes else bytes(payload))
         else:
@@ -173,6 +177,8 @@ def decode(
                 break
         octets += length
         at = end
+        if at == size or len(messages) == many:
+            break
     return messages, octets, at
 
 
