@@ -31,6 +31,7 @@ from wsframe.protocol.deflate import whole
 from wsframe.protocol.ending import Ending
 from wsframe.protocol.liveness import Liveness
 from wsframe.protocol.masking import apply_mask
+from wsframe.protocol.prepared import Prepared, Turns
 from wsframe.protocol.receiving import Receiving
 from wsframe.protocol.sending import Outgoing, Sending
 from wsframe.protocol.tcp import set_tcp_options, share_transport_names
@@ -218,6 +219,11 @@ class CommonFactory:
         """What wakes the connections."""
         return deadlines_of(self.reactor)
 
+    @cached_property
+    def turns(self) -> Turns:
+        """How messages that were prepared come."""
+        return Turns(self.reactor)
+
     def use_options(self, options: ConnectionOptions) -> None:
         """Put the options into the attributes that Autobahn reads."""
         self.options = options
@@ -234,12 +240,13 @@ class CommonFactory:
         self, payload: bytes, isBinary: bool = False, doNotCompress: bool = False
     ) -> PreparedMessage:
         """Autobahn: a message to be sent many times; a client's has an unpredictable mask."""
+        if self.isServer:
+            return Prepared(payload, isBinary, doNotCompress, self.turns)
         prepared = PreparedMessage(payload, isBinary, False, doNotCompress)
-        if not self.isServer:
-            key = os.urandom(4)
-            opcode = frames.BINARY if isBinary else frames.TEXT
-            head = frames.frame_head(opcode, len(payload), key=key)
-            prepared.payloadHybi = head + apply_mask(payload, key)
+        key = os.urandom(4)
+        opcode = frames.BINARY if isBinary else frames.TEXT
+        head = frames.frame_head(opcode, len(payload), key=key)
+        prepared.payloadHybi = head + apply_mask(payload, key)
         return prepared
 
 
