@@ -31,7 +31,7 @@ from wsframe.protocol.deflate import whole
 from wsframe.protocol.ending import Ending
 from wsframe.protocol.liveness import Liveness
 from wsframe.protocol.masking import apply_mask
-from wsframe.protocol.prepared import Prepared, Turns
+from wsframe.protocol.prepared import Prepared, SendingPrepared, Turns
 from wsframe.protocol.receiving import Receiving
 from wsframe.protocol.sending import Outgoing, Sending
 from wsframe.protocol.tcp import set_tcp_options, share_transport_names
@@ -55,7 +55,7 @@ class _Timer:
         return self._factory.deadlines.call_later(delay, function)
 
 
-class CommonProtocol(Receiving, Sending, Liveness, Ending):
+class CommonProtocol(Receiving, Sending, SendingPrepared, Liveness, Ending):
     """Mixed in before Autobahn's protocol of either role.
 
     The subclass gives `receive_opening` (bytes before the WebSocket is open) and the role's own

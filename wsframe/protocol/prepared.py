@@ -70,17 +70,19 @@ class Prepared(PreparedMessage):
 
 
 class SendingPrepared(Base):
-    """The part of a server's protocol that sends what was prepared."""
+    """The part of a protocol that sends what was prepared."""
 
     def sendPreparedMessage(self, preparedMsg: PreparedMessage) -> None:
-        """Autobahn: send a message that was prepared.
+        """Autobahn: send a message that was prepared; where the WebSocket is not open, nothing.
 
-        Compressed, it refers to nothing before it, and is the same for all that compress alike.
+        A server's, compressed, refers to nothing before it, and is the same for all that compress
+        alike.
         """
+        if self.state != WebSocketProtocol.STATE_OPEN:
+            return  # stock Autobahn sends it behind the Close frame, which §5.5.1 forbids
         compress = self._perMessageCompress
         if (
             type(preparedMsg) is not Prepared
-            or self.state != WebSocketProtocol.STATE_OPEN
             or self.blocked
             or self.tap is not None
             or self.send_queue

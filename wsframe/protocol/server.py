@@ -33,7 +33,6 @@ from wsframe.options import DEFAULT_SERVER_OPTIONS, ServerOptions
 from wsframe.protocol.asked import Asked
 from wsframe.protocol.attributes import add_settings
 from wsframe.protocol.common import CommonFactory, CommonProtocol
-from wsframe.protocol.prepared import SendingPrepared
 from wsframe.protocol.receiving import EARLY_BYTES
 
 __all__ = ["WebSocketServerFactory", "WebSocketServerProtocol", "listenWS"]
@@ -51,7 +50,7 @@ heard it; the next ones are cut without a word."""
 
 
 @add_settings
-class WebSocketServerProtocol(Asked, SendingPrepared, CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
+class WebSocketServerProtocol(Asked, CommonProtocol, _AutobahnProtocol):  # type: ignore[misc]
     """Autobahn's server protocol with wsframe's bounds; see the package's docstring.
 
     `request` is the opening handshake's request once it has been read.
