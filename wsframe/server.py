@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, cast
 
@@ -177,7 +176,8 @@ class Server:
         self._reactor: Any = connections.reactor
         self._trigger: Any = None
         if IReactorCore.providedBy(self._reactor):
-            self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self.close)
+            trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._shut_down)
+            self._trigger = trigger
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
@@ -225,8 +225,11 @@ class Server:
     def _forget_trigger(self) -> None:
         trigger, self._trigger = self._trigger, None
         if trigger is not None:
-            with suppress(KeyError, ValueError):  # the shutdown that it waited for has begun
-                self._reactor.removeSystemEventTrigger(trigger)
+            self._reactor.removeSystemEventTrigger(trigger)
+
+    def _shut_down(self) -> Awaitable[None]:
+        self._trigger = None  # it has fired: to remove it would be an error
+        return self.close()
 
     def abort(self) -> None:
         """End every connection at once, without a Close frame."""

@@ -372,6 +372,18 @@ def test_an_answer_may_come_in_pieces_with_frames_behind_it(clock: Clock, size: 
 REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nX-Why: token\r\nContent-Length: 7\r\n\r\nexpired"
 
 
+def test_an_answer_may_have_headers_in_latin_1(clock: Clock) -> None:
+    """As RFC 9112 §5.5 lets them. Autobahn reads the head as UTF-8 as well, and would raise."""
+    told: list[Any] = []
+    factory = subclass(make(clock), onConnect=lambda _, response: told.append(response))
+    values = ("caf\xe9", "plain")
+    peer = opened_client(factory, *(("Server", value) for value in values), ("Via", "\xc3\xa9"))
+    assert peer.protocol.is_open.called
+    assert told[0].headers["server"] == peer.protocol.http_headers["server"] == ", ".join(values)
+    assert told[0].headers["via"] == "\xc3\xa9"
+    assert told[0].headers["upgrade"] == "websocket"
+
+
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_a_refusal_tells_status_headers_and_body(clock: Clock, size: int) -> None:
     peer = Peer(make(clock), clock)

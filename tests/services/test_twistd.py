@@ -24,11 +24,11 @@ from integration.raw import (
     upgrade,
     within,
 )
-from twisted.internet import ssl
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
 from wsframe.client import connect
 from wsframe.connection import Connection
+from wsframe.endpoints import TLSOptions
 from wsframe.errors import ConnectionClosed, HandshakeRefused
 
 from .processes import (
@@ -220,14 +220,14 @@ async def test_tokens_of_a_file_that_is_public_are_not_used(tmp_path: Path) -> N
 async def test_over_tls(tmp_path: Path) -> None:
     pem = tmp_path / "both.pem"
     certificate(pem)
-    trust = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(pem.read_bytes())])
     port = free_port()
     listen = f"ssl:{port}:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
     process = service("ws-echo", "--listen", listen)
     try:
         await process.says("Listening on")
-        tls = ssl.optionsForClientTLS("localhost", trustRoot=trust)
-        async with connect(f"wss://localhost:{port}/", tls=tls) as connection:
+        # As every browser does, ours offers a protocol (ALPN), and TLS agrees on it.
+        url, tls = f"wss://localhost:{port}/", TLSOptions(ca=str(pem))
+        async with connect(url, tls=tls) as connection:
             await connection.send("over TLS")
             assert await within(connection.recv()) == "over TLS"
             process.signal(signal.SIGTERM)

@@ -160,10 +160,11 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
             self.fail_open(BadHandshake("the server chose an extension that was not offered"))
             return
         self.response = Response(answer.status, answer.headers, reason=answer.reason)
-        # Autobahn reads a head of its own; this one has no byte that it could misread.
+        # Autobahn reads a head of its own; this one has no byte that it could misread. It takes it
+        # for UTF-8 and for Latin-1, so what is not ASCII is "?" there until `_onConnect`.
         lines = ["HTTP/1.1 101 Switching Protocols"]
         lines += [f"{name}: {value}" for name, value in answer.headers.pairs]
-        self.data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + answer.trailing
+        self.data = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii", "replace") + answer.trailing
         cast(Any, self).processHandshake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -198,6 +199,10 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
 
     def _onConnect(self, response: ConnectionResponse) -> Any:
         """Autobahn: ask the application; what it raises stays here (it is not sent to the peer)."""
+        pairs = [] if self.response is None else self.response.headers.pairs
+        for name in {name for name, value in pairs if not value.isascii()}:
+            values = [value for other, value in pairs if other.lower() == name.lower()]
+            response.headers[name.lower()] = ", ".join(values)
         asked = run(self.onConnect, response)
         return asked.addCallbacks(self._connect_accepted, self._connect_failed)
 

@@ -13,9 +13,14 @@ from autobahn.twisted import websocket as autobahn
 from autobahn.websocket.compress import PERMESSAGE_COMPRESSION_EXTENSION
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from wsframe.awaiting import run
 from wsframe.clock import global_reactor
@@ -274,6 +279,7 @@ def _several(value: object) -> list[object]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+@implementer(IProtocolNegotiationFactory)
 class WebSocketServerFactory(CommonFactory, _AutobahnFactory):  # type: ignore[misc]
     """Autobahn's server factory with wsframe's defaults.
 
@@ -305,6 +311,10 @@ class WebSocketServerFactory(CommonFactory, _AutobahnFactory):  # type: ignore[m
             externalPort,
             reactor=reactor or global_reactor(),
         )
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Twisted: what TLS may agree on (ALPN). Without it, who offers anything is refused."""
+        return [b"http/1.1"]
 
     def resetProtocolOptions(self) -> None:
         """Autobahn: back to the defaults, which are those of `options`."""
