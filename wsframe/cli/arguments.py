@@ -13,12 +13,12 @@ from typing import Any, Final, NoReturn, TypeVar
 from OpenSSL import crypto
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 
-from wsframe.auth import load_password
 from wsframe.core.proxy import Proxy, ProxySettings, Route, from_environment
 from wsframe.core.uri import WebSocketURI, parse_uri
 from wsframe.endpoints import TLSOptions
 from wsframe.errors import InvalidProxy
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+from wsframe.token_files import load_password
 
 __all__ = [
     "Parser",

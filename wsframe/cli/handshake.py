@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from wsframe.auth import load_tokens
 from wsframe.cli import arguments
 from wsframe.cli.failure import basic_secrets
 from wsframe.core.http import check_header
@@ -15,6 +14,7 @@ from wsframe.core.opening import build_request
 from wsframe.core.redaction import Redaction
 from wsframe.core.uri import WebSocketURI
 from wsframe.errors import InvalidTokenFile
+from wsframe.token_files import load_tokens
 
 __all__ = ["Contradiction", "add_to", "said", "secrets"]
 
