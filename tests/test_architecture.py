@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "wsframe.token_files",
     ),
     ("wsframe.core.*",),
-    ("wsframe.options", "wsframe.trace", "wsframe.signals"),
+    ("wsframe.options", "wsframe.trace", "wsframe.tap", "wsframe.signals"),
     ("wsframe.protocol.*", "wsframe.reactor"),
     ("wsframe.connection", "wsframe.fanout"),
     ("wsframe.endpoints.*", "wsframe.handling", "wsframe.auth"),
