@@ -63,7 +63,7 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
 
     def connectionMade(self) -> None:
         """Twisted: the transport is connected."""
-        # h11, which servers have no use for; `wsframe.connect` has imported it for proxies already.
+        # Ten milliseconds, for h11. A server has no use for it; `wsframe.connect` has it by now.
         from wsframe.core.http_answer import AnswerReader
 
         options = self.factory.options
