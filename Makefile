@@ -133,8 +133,9 @@ peers: $(VENV)/.test
 
 # One process for each core, up to four: each starts the proxies that its tests ask for, once. Who is
 # through takes over from the others. `-v` says who ran what.
+# The tests start some hundreds of processes; without bytecode each would compile wsframe anew.
 test: peers
-	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 coverage: peers
 	@$(BIN)/coverage erase

@@ -522,7 +522,7 @@ async def test_a_client_that_resets_behind_its_handshake() -> None:
 
 
 def test_a_transport_of_an_unknown_kind_is_an_error() -> None:
-    from wsframe.server import _replace_protocol
+    from wsframe.resource import _replace_protocol
 
     with pytest.raises(RuntimeError, match="unknown kind"):
         _replace_protocol(object(), object(), object())

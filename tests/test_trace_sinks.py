@@ -36,7 +36,8 @@ from wsframe.protocol import (
     WebSocketClientFactory,
     WebSocketServerFactory,
 )
-from wsframe.trace import MIN_BYTES, Tap, Trace
+from wsframe.tap import Tap
+from wsframe.trace import MIN_BYTES, Trace
 
 SECRET = "pl4nted-S3cret.0123"
 

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from wsframe.awaiting import Awaitable, failed, fired, relay
 from wsframe.core.closing import check_close
-from wsframe.core.events import Counts
+from wsframe.core.counts import Counts
 from wsframe.core.frames import Message
 from wsframe.core.http import Request, Response
 from wsframe.core.uri import WebSocketURI

@@ -1,7 +1,7 @@
 """`Trace`: what passes on the wire, written down as it passes; on a running service, too.
 
-`core.trace` takes the bytes apart, `core.redaction` hides what is secret, `core.trace_lines` says
-it in lines. Here is where they go, and that nothing of it harms a connection.
+`wsframe.tap` has the bytes taken apart, `core.redaction` hides what is secret, `core.trace_lines`
+says it in lines. Here is where they go, and that nothing of it harms a connection.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ from __future__ import annotations
 import io
 import os
 import stat
-import time
 from collections.abc import Callable
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 from weakref import WeakKeyDictionary, finalize
 
 from twisted.logger import Logger
 
 from wsframe.core.checks import check_counts
-from wsframe.core.http import Request
-from wsframe.core.redaction import Redaction
-from wsframe.core.trace import Capture, End, Record, Role, Start
-from wsframe.core.trace_lines import LINES, Style, limit_line
-from wsframe.errors import ConnectionClosed
 
-__all__ = ["Tap", "Trace", "TraceSink", "check_trace"]
+# What takes bytes apart and writes them down is a fiftieth of what importing wsframe takes. It is
+# imported with the first trace: every process knows of traces, and few have one.
+if TYPE_CHECKING:
+    from wsframe.core.redaction import Redaction
+    from wsframe.core.trace import Record, Role
+    from wsframe.core.trace_lines import Style
+    from wsframe.tap import Tap
+
+__all__ = ["Trace", "TraceSink", "check_trace"]
 
 _log: Final = Logger(namespace="wsframe.trace")
 
@@ -70,6 +72,8 @@ class Trace:
         for name, value in (("frames", frames), ("secrets", secrets)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} is True or False, not {type(value).__name__}")
+        from wsframe.core.trace_lines import LINES
+
         if style not in LINES:
             raise ValueError(f'style is "text" or "json", not {style!r}')
         self.frames: Final = frames
@@ -80,6 +84,7 @@ class Trace:
         check_counts(self, "max_bytes", "max_payload")
         if max_bytes < MIN_BYTES:
             raise ValueError(f"max_bytes must be at least {MIN_BYTES}, not {max_bytes}")
+        self._lines: Final = LINES[style]
         self._used = 0
         self._close: Callable[[], object] = lambda: None
         self._write: Callable[[str], object] | None = self._writer(sink)
@@ -126,6 +131,8 @@ class Trace:
 
     def tap(self, connection: object, role: Role, *, secure: bool) -> Tap:
         """From a protocol: return what takes its bytes. The same connection keeps its number."""
+        from wsframe.tap import Tap
+
         number = self._numbers.get(connection)
         if number is None:
             number = self._last = self._last + 1
@@ -140,7 +147,7 @@ class Trace:
         try:
             for record in records:
                 shown = record if self.secrets else redaction.apply(record)
-                for line in LINES[self.style](number, shown):
+                for line in self._lines(number, shown):
                     self._write_line(line, record.at)
         except Exception as error:  # noqa: BLE001 - whatever a sink raises; a connection must live
             self.close()
@@ -162,58 +169,12 @@ class Trace:
             self._write(line)
             return
         _log.warn("The trace ends: max_bytes={max_bytes} is reached", max_bytes=self.max_bytes)
+        from wsframe.core.trace_lines import limit_line
+
         last = limit_line(self.style, at, self.max_bytes)
         if self._used + len(last) < self.max_bytes:
             self._write(last)
         self.close()
-
-
-class Tap:
-    """What one connection tells a trace: its bytes as they are sent and received, and its end."""
-
-    __slots__ = ("_capture", "_number", "_redaction", "_role", "trace")
-
-    def __init__(self, trace: Trace, number: int, role: Role, secure: bool) -> None:
-        self.trace: Final = trace
-        self._number: Final = number
-        self._role: Final = role
-        self._redaction: Final = Redaction()
-        self._capture: Final = Capture(
-            role, secure=secure, frames=trace.frames, max_payload=trace.max_payload
-        )
-
-    def learn(self, request: Request) -> None:
-        """Take the request of a WebSocket that is open: what was secret in it stays so."""
-        self._redaction.learn_request(request.target, request.headers.pairs)
-
-    def begin(self, peer: str) -> None:
-        """Take the beginning of a connection of which all bytes will follow."""
-        self._tell([Start(time.time(), self._role, peer, is_open=False)])
-
-    def join(self, peer: str, *, sent_left: int | None, received_left: int | None) -> None:
-        """Take a WebSocket that is open; the arguments are those of `Capture.join`."""
-        self._capture.join(sent_left=sent_left, received_left=received_left)
-        self._tell([Start(time.time(), self._role, peer, is_open=True)])
-
-    def sent(self, data: bytes) -> None:
-        """Take bytes that were given to the transport."""
-        if self.trace.active:
-            self._tell(self._capture.sent(data, time.time()))
-
-    def received(self, data: bytes) -> None:
-        """Take bytes that came from the transport."""
-        if self.trace.active:
-            self._tell(self._capture.received(data, time.time()))
-
-    def ended(self, outcome: ConnectionClosed) -> None:
-        """Take the end of the connection."""
-        now = time.time()
-        end = End(now, outcome.code, outcome.reason, outcome.by, outcome.clean)
-        self._tell([*self._capture.ended(now), end])
-
-    def _tell(self, records: list[Record]) -> None:
-        if records and self.trace.active:
-            self.trace.write(self._number, self._redaction, records)
 
 
 def check_trace(given: object) -> Trace | None:

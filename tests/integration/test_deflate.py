@@ -14,7 +14,8 @@ from wsframe.client import connect
 from wsframe.connection import Connection
 from wsframe.errors import BadHandshake
 from wsframe.options import ClientOptions, Deflate, ServerOptions
-from wsframe.server import WebSocketResource, WebSocketServerService, serve
+from wsframe.resource import WebSocketResource
+from wsframe.server import WebSocketServerService, serve
 
 from .interop import LISTEN, serving
 from .peers import Peer, node_peer, websockets_peer

@@ -16,7 +16,8 @@ from twisted.web.server import Site
 from wsframe.client import WebSocketClientService, connect, reconnecting
 from wsframe.errors import BadHandshake, HandshakeRefused, OpenError
 from wsframe.options import ClientOptions, Deflate
-from wsframe.server import Server, WebSocketResource, WebSocketServerService, serve
+from wsframe.resource import WebSocketResource
+from wsframe.server import Server, WebSocketServerService, serve
 from wsframe.signals import trace_on_signal
 from wsframe.trace import Trace
 

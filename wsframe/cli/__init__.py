@@ -6,12 +6,13 @@ of the parsed arguments that returns the exit status.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from typing import Final
+from typing import Any, Final, NoReturn
 
+import wsframe
 from wsframe.cli import connect, diagnose, route
 from wsframe.cli.arguments import Parser
 from wsframe.cli.reactor import Terminated
@@ -66,13 +67,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Version(argparse.Action):
+    """Says the version. argparse's own would have it looked up for every command."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(nargs=0, help="show program's version number and exit", **arguments)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"wsframe {wsframe.__version__}")
+        parser.exit()
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="wsframe",
         description="WebSockets and the proxies on the way to them.",
         epilog=EPILOG,
     )
-    parser.add_argument("--version", action="version", version=f"wsframe {version('wsframe')}")
+    parser.add_argument("--version", action=_Version)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in VERBS:
         verb.add_to(verbs)

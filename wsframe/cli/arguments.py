@@ -8,17 +8,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from OpenSSL import crypto
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
-
-from wsframe.auth import load_password
 from wsframe.core.proxy import Proxy, ProxySettings, Route, from_environment
 from wsframe.core.uri import WebSocketURI, parse_uri
-from wsframe.endpoints import TLSOptions
 from wsframe.errors import InvalidProxy
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
+from wsframe.token_files import load_password
+
+if TYPE_CHECKING:
+    from wsframe.endpoints import TLSOptions
 
 __all__ = [
     "Parser",
@@ -94,6 +93,10 @@ def _options(text: str) -> ClientOptions:
 
 
 def _authorities(path: str) -> Any:
+    # A third of a second, for OpenSSL and Twisted's side of it; few name authorities.
+    from OpenSSL import crypto
+    from twisted.internet.ssl import Certificate, trustRootFromCertificates
+
     certificates = _CERTIFICATE.findall(Path(path).read_text("ascii", "replace"))
     if not certificates:
         raise ValueError(f"{path} has no certificate (PEM)")
@@ -204,9 +207,16 @@ def tls(options: argparse.Namespace) -> TLSOptions | None:
     """Return what verifies the server, None for the system's authorities."""
     if options.ca is None or not options.uri.secure:
         return None
-    return TLSOptions(ca=options.ca)
+    return _trusting(options.ca)
 
 
 def proxy_tls(options: argparse.Namespace) -> TLSOptions | None:
     """Return what says how https proxies are verified, None for the system's authorities."""
-    return None if options.proxy_ca is None else TLSOptions(ca=options.proxy_ca)
+    return None if options.proxy_ca is None else _trusting(options.proxy_ca)
+
+
+def _trusting(authorities: Any) -> TLSOptions:
+    # Half a second, for Autobahn and TLS, which is there already where a way is opened.
+    from wsframe.endpoints import TLSOptions
+
+    return TLSOptions(ca=authorities)

@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wsframe.cli import arguments, handshake, reactor
 from wsframe.cli.failure import described, lines_of, secrets_of
-from wsframe.client.diagnosis import Diagnosis, Trial, diagnose, lines
 from wsframe.errors import InvalidHeader, InvalidProxy
+
+if TYPE_CHECKING:
+    from wsframe.client import Diagnosis, Trial
 
 __all__ = ["add_to"]
 
@@ -68,6 +70,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if not options.json:
         _print(route.explain())
 
+    # Half a second, for Autobahn and TLS; --help and a wrong argument do not wait for it.
+    from wsframe.client import diagnose
+
     async def run(this: Any) -> Diagnosis:
         return await diagnose(
             options.uri,
@@ -106,6 +111,8 @@ def _print(line: str) -> None:
 
 
 def _print_trial(secrets: Iterable[str], trial: Trial) -> None:
+    from wsframe.client.diagnosis import lines  # by now it is there
+
     if trial.error is None:
         table = [*lines(trial)]
     else:

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from wsframe.auth import load_tokens
 from wsframe.cli import arguments
 from wsframe.cli.failure import basic_secrets
 from wsframe.core.http import check_header
 from wsframe.core.opening import build_request
-from wsframe.core.redaction import Redaction
 from wsframe.core.uri import WebSocketURI
 from wsframe.errors import InvalidTokenFile
+from wsframe.token_files import load_tokens
 
 __all__ = ["Contradiction", "add_to", "said", "secrets"]
 
@@ -109,6 +108,9 @@ def secrets(options: argparse.Namespace) -> Iterator[str]:
         yield from basic_secrets(options.uri.user, options.uri.password or "")
     if options.token_file is not None:
         yield from (options.token_file, f"Bearer {options.token_file}")
+    # A tenth of what --help takes, for what it knows of traces.
+    from wsframe.core.redaction import Redaction
+
     redaction = Redaction()
     given = [(name, value) for name, value in options.header if value is not None]
     offered = ", ".join(options.subprotocol)

@@ -6,10 +6,10 @@ import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
 from threading import Thread
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.python.failure import Failure
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 __all__ = ["Terminated", "run"]
 
@@ -30,7 +30,10 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     Ctrl-C cancels what it waits for, and raises KeyboardInterrupt when it has ended; SIGTERM does
     so with `Terminated`. A second signal ends the process at once.
     """
+    # Twisted takes a fifth of a second; what runs no reactor does not wait for it.
     from twisted.internet import reactor as installed
+    from twisted.internet.defer import ensureDeferred
+    from twisted.python.failure import Failure
 
     reactor: Any = installed
     # A look-up that hangs, in a thread that nobody can stop, is not waited for at the end.

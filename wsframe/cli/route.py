@@ -7,14 +7,16 @@ import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wsframe.cli import arguments, reactor
-from wsframe.cli.check import Checked, check
 from wsframe.cli.failure import lines_of
 from wsframe.core.proxy import Route
 from wsframe.core.timing import PhaseDone
 from wsframe.errors import InvalidProxy
+
+if TYPE_CHECKING:
+    from wsframe.cli.check import Checked
 
 __all__ = ["add_to"]
 
@@ -65,6 +67,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 async def _check_all(this: Any, options: argparse.Namespace, route: Route) -> list[Checked]:
+    # Half a second, for Autobahn and TLS; a route that is only explained does not wait for it.
+    from wsframe.cli.check import check
+
     checks = []
     for number, way in enumerate(route.ways, 1):
         if not options.json:

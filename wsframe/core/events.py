@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from wsframe.core.counts import Counts
 from wsframe.core.proxy import Route
 from wsframe.core.timing import PhaseDone
 from wsframe.errors import ConnectionClosed
@@ -25,16 +26,6 @@ __all__ = [
     "Undelivered",
     "Waiting",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What went over a connection: messages and their bytes, each way, Close and pings apart."""
-
-    sent: int = 0
-    sent_bytes: int = 0
-    received: int = 0
-    received_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

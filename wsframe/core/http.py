@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from wsframe.errors import InvalidHeader
 
 __all__ = [
+    "BadAnswer",
     "Headers",
     "HeadersLike",
     "Request",
@@ -306,6 +307,10 @@ class Response:
         lines.append(f"Connection: {'Upgrade, close' if 'Upgrade' in self.headers else 'close'}")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         return head + self.body if with_body else head
+
+
+class BadAnswer(Exception):
+    """What came is not an HTTP answer, or exceeds a limit; the text says which."""
 
 
 class RequestHeadError(Exception):

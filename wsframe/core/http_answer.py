@@ -12,17 +12,13 @@ from typing import Final
 
 import h11
 
-from wsframe.core.http import Headers, check_reason
+from wsframe.core.http import BadAnswer, Headers, check_reason
 from wsframe.errors import InvalidHeader
 
 __all__ = ["Answer", "AnswerReader", "BadAnswer"]
 
 MAX_INTERIM: Final = 16
 """Interim answers (1xx) before the final one; real servers send one or two."""
-
-
-class BadAnswer(Exception):
-    """What came is not an HTTP answer, or exceeds a limit; the text says which."""
 
 
 @dataclass(frozen=True)

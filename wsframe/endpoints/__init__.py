@@ -14,7 +14,6 @@ The links are public: any Twisted protocol can be carried through an `HTTPConnec
 
 from __future__ import annotations
 
-from wsframe.endpoints.agent import ProxiedAgentEndpointFactory
 from wsframe.endpoints.host import HostEndpoint
 from wsframe.endpoints.proxy import HTTPConnectEndpoint, ProxyTLS, SOCKSEndpoint
 from wsframe.endpoints.route import explain_route
@@ -27,7 +26,6 @@ __all__ = [
     "ConnectionProtocol",
     "HTTPConnectEndpoint",
     "HostEndpoint",
-    "ProxiedAgentEndpointFactory",
     "ProxyTLS",
     "SOCKSEndpoint",
     "TLSEndpoint",

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from operator import attrgetter
-from typing import Any, ClassVar, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, overload
 from weakref import WeakSet
 
 from autobahn.twisted.util import create_transport_details
@@ -24,7 +24,9 @@ from twisted.internet.defer import Deferred, succeed
 from wsframe.core.closing import Closing
 from wsframe.core.keepalive import Keepalive
 from wsframe.errors import OpenError
-from wsframe.trace import Tap
+
+if TYPE_CHECKING:
+    from wsframe.tap import Tap
 
 __all__ = [
     "Attributes",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from autobahn.exception import Disconnected
 from autobahn.twisted import websocket as autobahn
@@ -21,8 +21,7 @@ from twisted.python.failure import Failure
 
 from wsframe.awaiting import quiet_errback, run
 from wsframe.clock import global_reactor
-from wsframe.core.http import Request, Response
-from wsframe.core.http_answer import Answer, AnswerReader, BadAnswer
+from wsframe.core.http import BadAnswer, Request, Response
 from wsframe.core.opening import build_request
 from wsframe.errors import (
     BadHandshake,
@@ -35,6 +34,9 @@ from wsframe.options import DEFAULT_CLIENT_OPTIONS, ClientOptions
 from wsframe.protocol.attributes import add_settings
 from wsframe.protocol.common import CommonFactory, CommonProtocol
 from wsframe.protocol.receiving import EARLY_BYTES
+
+if TYPE_CHECKING:
+    from wsframe.core.http_answer import Answer
 
 __all__ = ["WebSocketClientFactory", "WebSocketClientProtocol", "connectWS"]
 
@@ -61,6 +63,9 @@ class WebSocketClientProtocol(CommonProtocol, _AutobahnProtocol):  # type: ignor
 
     def connectionMade(self) -> None:
         """Twisted: the transport is connected."""
+        # Ten milliseconds, for h11. A server has no use for it; `wsframe.connect` has it by now.
+        from wsframe.core.http_answer import AnswerReader
+
         options = self.factory.options
         self._answer = AnswerReader(
             tunnel=False, max_head=options.max_head_size, max_body=options.max_refusal_body

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from autobahn.twisted.util import create_transport_details, peer2str
 from autobahn.websocket.protocol import PreparedMessage, Timings, WebSocketProtocol
@@ -22,7 +22,6 @@ from twisted.python.failure import Failure
 
 from wsframe.awaiting import quiet_errback
 from wsframe.core import frames
-from wsframe.core.trace import Role
 from wsframe.deadlines import Deadline, Deadlines, deadlines_of
 from wsframe.errors import OpenError
 from wsframe.options import ConnectionOptions
@@ -35,7 +34,11 @@ from wsframe.protocol.prepared import Prepared, SendingPrepared, Turns
 from wsframe.protocol.receiving import Receiving
 from wsframe.protocol.sending import Outgoing, Sending
 from wsframe.protocol.tcp import set_tcp_options, share_transport_names
-from wsframe.trace import Tap, Trace
+from wsframe.trace import Trace
+
+if TYPE_CHECKING:
+    from wsframe.core.trace import Role
+    from wsframe.tap import Tap
 
 __all__ = ["CommonFactory", "CommonProtocol"]
 

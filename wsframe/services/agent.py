@@ -11,7 +11,6 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.python import usage
 
-from wsframe.auth import load_password, load_tokens
 from wsframe.client import WebSocketClientService
 from wsframe.clock import use_monotonic_clock
 from wsframe.connection import Connection
@@ -25,6 +24,7 @@ from wsframe.monitor.sampler import Sampler
 from wsframe.options import DEFAULT_CLIENT_OPTIONS, DEFAULT_RETRY_POLICY
 from wsframe.services.listening import cut_on_next_signal, naming, seconds
 from wsframe.services.tracing import TRACE_FLAGS, TRACE_PARAMETERS, Tracing
+from wsframe.token_files import load_password, load_tokens
 
 __all__ = ["AgentService", "Options", "makeService"]
 

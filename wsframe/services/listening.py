@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python import usage
 
-from wsframe.auth import bearer_auth, load_tokens
+from wsframe.auth import bearer_auth
 from wsframe.clock import global_reactor, use_monotonic_clock
 from wsframe.core.http import Request, Response
 from wsframe.handling import Handler
@@ -27,6 +27,7 @@ from wsframe.options import DEFAULT_SERVER_OPTIONS, MAX_WORKERS, ServerOptions
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketServerService
 from wsframe.services.tracing import TRACE_FLAGS, TRACE_PARAMETERS, Tracing
+from wsframe.token_files import load_tokens
 
 __all__ = [
     "ListeningOptions",
