@@ -44,7 +44,7 @@ class Process(ProcessProtocol):
         spawner: Any = reactor
         fds: dict[int, Any] = {0: "w", 1: "r" if stdout is None else stdout, 2: "r"}
         kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        # Warnings are errors here, too, where we are who is warned; others Twisted's TLS has itself.
+        # Warnings are errors here, too, where it is us who is warned: Twisted's TLS has some.
         warnings = "error::DeprecationWarning:twisted.internet.base"
         environment = {**kept, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": warnings}
         where: dict[str, Any] = {"childFDs": fds}
