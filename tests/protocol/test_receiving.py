@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
+import pytest_twisted
+from integration.raw import connect_raw, eventually, turns, upgrade
 from memory import (
     BINARY,
     CLOSE,
@@ -21,6 +25,7 @@ from memory import (
     request,
 )
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import Clock
 
 from wsframe.connection import Connection
@@ -33,7 +38,8 @@ from wsframe.protocol import (
     WebSocketServerProtocol,
 )
 from wsframe.protocol.deflate import accept_offer
-from wsframe.protocol.receiving import LARGE_FRAME, PARSED_A_TURN, TAKEN_A_TURN
+from wsframe.protocol.receiving import INFLATED, LARGE_FRAME, PARSED_A_TURN, TAKEN_A_TURN
+from wsframe.protocol.tcp import is_reading
 
 CONTINUATION = 0
 
@@ -107,14 +113,14 @@ def deflating(clock: Clock) -> Peer:
 def compressed(opcode: int, *payloads: bytes) -> list[bytes]:
     """Return a frame for each of these messages; they share a window."""
     compressor = zlib.compressobj(wbits=-12)
-    return [
-        masked_frame(
-            opcode,
-            (compressor.compress(each) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4],
-            rsv=4,
-        )
-        for each in payloads
-    ]
+    return [masked_frame(opcode, deflated(each, compressor), rsv=4) for each in payloads]
+
+
+def deflated(payload: bytes, compressor: Any = None) -> bytes:
+    """Return the payload of a compressed message."""
+    compressor = compressor or zlib.compressobj(wbits=-12)
+    compressed: bytes = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return compressed[:-4]
 
 
 def no_parser(protocol: Any) -> None:
@@ -503,12 +509,149 @@ def test_a_connection_that_fails_reads_on_to_the_end_of_tcp(clock: Clock) -> Non
     assert peer.protocol.got == []
 
 
-def test_an_end_takes_what_was_left_with_it(clock: Clock) -> None:
-    peer = served(clock)
-    peer.send(masked_frame(PING, b"") * PARSED_A_TURN + masked_frame(BINARY, b"1"))
+class Ending(Server):
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self.got.append((wasClean, code))
+
+
+LEFT = masked_frame(PING, b"") * PARSED_A_TURN + masked_frame(BINARY, b"1")
+
+
+def test_an_end_waits_for_what_was_left(clock: Clock) -> None:
+    """TLS hands out what it has though it is paused, and then the end, which may be in there."""
+    peer = served(clock, Ending)
+    peer.send(LEFT + masked_close(1000))
+    peer.protocol.dataReceived(masked_frame(BINARY, b"behind the end"))
     peer.end()
     assert peer.protocol.got == []
+    clock.advance(0)
+    assert peer.protocol.got == [(b"1", True), (True, 1000)]
     assert peer.timers() == []
+
+
+def test_an_end_waits_for_a_reader_that_pauses(clock: Clock) -> None:
+    peer = served(clock, Ending)
+    peer.send(LEFT)
+    peer.protocol.pause_reading()
+    peer.end()
+    clock.advance(0)
+    assert peer.protocol.got == []
+    peer.protocol.sendMessage(b"to nobody")
+    assert peer.protocol.transport.getPeer() == peer.transport.getPeer()
+    peer.protocol.resume_reading()
+    clock.advance(0)
+    assert peer.protocol.got == [(b"1", True), (False, 1006)]
+    assert peer.timers() == []
+
+
+def test_an_end_waits_no_longer_when_the_connection_is_given_up(clock: Clock) -> None:
+    peer = served(clock, Ending)
+    peer.send(LEFT)
+    peer.protocol.pause_reading()
+    peer.end()
+    peer.protocol.dropConnection(abort=True)
+    clock.advance(0)
+    assert peer.protocol.got == [(False, 1006)]
+    assert peer.timers() == []
+
+
+@pytest.mark.parametrize("last", [masked_close(1000), b"\xff"], ids=["close", "fault"])
+def test_an_end_met_in_a_later_turn_has_the_end_of_tcp_read(clock: Clock, last: bytes) -> None:
+    peer = served(clock)
+    peer.send(masked_frame(BINARY, b"") * TAKEN_A_TURN + masked_frame(BINARY, b"1") + last)
+    assert not peer.transport.reading
+    clock.advance(0)
+    assert len(peer.protocol.got) == TAKEN_A_TURN + 1
+    assert peer.transport.reading
+
+
+def test_what_comes_behind_the_opening_handshake_is_bounded_like_any_read(clock: Clock) -> None:
+    factory = WebSocketServerFactory(reactor=clock)
+    factory.protocol = Server
+    peer = Peer(factory, clock)
+    peer.send(request() + masked_frame(PING, b"") * PARSED_A_TURN + masked_frame(BINARY, b"1"))
+    assert peer.protocol.parsed == PARSED_A_TURN
+    assert peer.protocol.got == []
+    clock.advance(0)
+    assert peer.protocol.got == [(b"1", True)]
+
+
+def test_what_inflates_to_much_is_bounded_in_a_turn(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 KiB of it would be 64 MiB for the application, in one turn."""
+    due: list[Callable[[], None]] = []
+    size = 256 * 1024
+    peer = deflating(clock)
+    monkeypatch.setattr(clock, "callLater", lambda _, function: due.append(function))
+    payload = deflated(bytes(size))
+    whole = masked_frame(BINARY, payload, rsv=4)
+    parts = masked_frame(BINARY, payload[:9], rsv=4, fin=False) + masked_frame(0, payload[9:])
+    peer.send(whole * 40 + parts * 40)
+    a_turn = PARSED_A_TURN * INFLATED // size
+    seen = [len(peer.protocol.got)]
+    while due:
+        due.pop(0)()
+        seen.append(len(peer.protocol.got))
+    assert seen[-1] == 80
+    assert max(after - before for before, after in pairwise([0, *seen])) <= a_turn
+
+
+def test_texts_that_are_not_checked_may_come_in_parts(clock: Clock) -> None:
+    peer = served(clock, utf8validateIncoming=False)
+    frame = masked_frame(TEXT, "gr\xfc\xdfe".encode("latin-1"))
+    peer.send(frame + frame[:-2])
+    peer.send(frame[-2:])
+    assert peer.protocol.got == [(b"gr\xfc\xdfe", False)] * 2
+
+
+def test_an_application_may_hear_on_in_another_way(clock: Clock) -> None:
+    """Set in the middle of a read it holds from the next message on, as for the parser."""
+    heard: list[bytes] = []
+
+    class LoggingIn(Server):
+        def onMessage(self, payload: bytes, isBinary: bool) -> None:
+            super().onMessage(payload, isBinary)
+            self.onMessage = lambda payload, _: heard.append(payload)  # type: ignore[method-assign]
+
+    peer = served(clock, LoggingIn)
+    peer.send(b"".join(masked_frame(BINARY, payload) for payload in (b"name", b"1", b"2")))
+    assert peer.protocol.got == [(b"name", True)]
+    assert heard == [b"1", b"2"]
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("count", [10, 3 * TAKEN_A_TURN])
+async def test_an_application_that_pauses_its_transport_is_not_overruled(count: int) -> None:
+    from twisted.internet import reactor
+
+    made: list[Any] = []
+
+    class Pausing(Server):
+        def onOpen(self) -> None:
+            made.append(self)
+
+        def onMessage(self, payload: bytes, isBinary: bool) -> None:
+            if not self.got:
+                self.transport.pauseProducing()
+            super().onMessage(payload, isBinary)
+
+    factory = WebSocketServerFactory(reactor=reactor)
+    factory.protocol = Pausing
+    listening: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+    client = await connect_raw(listening.getHost().port)
+    try:
+        client.write(upgrade())
+        await client.read_head()
+        made[0].dataReceived(masked_frame(BINARY, b"") * count)
+        await eventually(lambda: len(made[0].got) == count)
+        await turns(3)
+        assert not is_reading(made[0].transport)
+    finally:
+        await client.drop()
+        made[0].transport.resumeProducing()
+        await eventually(lambda: factory.getConnectionCount() == 0)
+        await listening.stopListening()
 
 
 def test_a_read_of_small_bombs_fills_no_more_than_the_queue(clock: Clock) -> None:

@@ -64,6 +64,7 @@ class Base(Attributes):
     # What one part has and another needs.
     sendFrame: Callable[..., None]
     resume_reading: Callable[[], None]
+    connectionLost: Callable[[Failure], None]
     drop_rest: Callable[[], None]
     drop_received: Callable[[], None]
     write_waiting: Callable[[], None]

@@ -94,6 +94,8 @@ class CommonProtocol(Receiving, Sending, SendingPrepared, Liveness, Ending):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the transport is gone. Every timer ends here."""
+        if self.await_rest(reason):
+            return
         self._discarding = True
         self._reading_paused = False
         self.stop_app_producer()

@@ -18,7 +18,7 @@ from wsframe.protocol.base import Base
 from wsframe.protocol.deflate import MessageDeflate
 from wsframe.protocol.ending import NOT_UTF8
 from wsframe.protocol.masking import apply_mask, mask_long
-from wsframe.protocol.tcp import read_large
+from wsframe.protocol.tcp import Gone, is_reading, read_large
 
 __all__ = ["EARLY_BYTES", "Receiving"]
 
@@ -32,6 +32,9 @@ EARLY_BYTES: Final = 64 * 1024
 PARSED_A_TURN: Final = 256
 """Frames that Autobahn's parser is given in one turn of the reactor. It takes 15 µs for each, and
 64 KiB hold 9,000 fragments or pings, for which all other connections would wait."""
+
+INFLATED: Final = 16 * 1024
+"""Bytes that came out of compressed frames and count as one more: 4 MiB in a turn, in 25 ms."""
 
 TAKEN_A_TURN: Final = 4096
 """Messages that the fast lane takes in one turn: at less than 1 µs each it is that much faster."""
@@ -63,6 +66,9 @@ _PARSER_HOOKS: Final = (
 frames, and not only messages."""
 
 _UNLIMITED: Final = 1 << 63
+
+_TEXT: Final = 0x81
+"""The first byte of a text in one frame."""
 
 _COMPRESSED_TEXT: Final = 0xC1
 _COMPRESSED: Final = frozenset((_COMPRESSED_TEXT, 0xC2))
@@ -107,6 +113,15 @@ class Receiving(Base):
     """What was read and is left for a later turn; as long as there is some, nothing is read."""
 
     _rest_call: IDelayedCall | None = None
+
+    _held = False
+    """Whether it is us who have the transport paused."""
+
+    _lost: Failure | None = None
+    """The end of the transport, when it came while there was a rest."""
+
+    _inflated = 0
+    """Bytes that came out of compressed frames since that was last looked at."""
 
     _partial: Partial | None = None
     """A message of which not all bytes have come, when the lane takes it."""
@@ -155,7 +170,7 @@ class Receiving(Base):
             while at < size and not self._discarding:
                 if self.current_frame is not None:
                     end = at + self.current_frame.length - self.current_frame_masker.pointer()
-                elif self._reading_paused or parsed == PARSED_A_TURN:
+                elif self._reading_paused or parsed >= PARSED_A_TURN:
                     self._leave(data[at:])
                     return
                 else:
@@ -184,7 +199,8 @@ class Receiving(Base):
                             return
                         if (taken := self._take_compressed(data, at)) is not None:
                             at = taken
-                            parsed += 1
+                            parsed += 1 + self._inflated // INFLATED
+                            self._inflated = 0
                             continue
                         if self._begin_part(data, at):
                             return
@@ -192,8 +208,9 @@ class Receiving(Base):
                 self._reading = data, end, False
                 self.data = data[at:end]
                 at = end
-                parsed += 1
                 self.consumeData()
+                parsed += 1 + self._inflated // INFLATED
+                self._inflated = 0
         except Exception:  # noqa: BLE001 - a listener is broken: it ends its own connection
             self.application_failed(Failure())
         finally:
@@ -203,8 +220,19 @@ class Receiving(Base):
         """Leave what was read for the next turn, or until the application reads again."""
         self._rest = rest
         if not self._reading_paused:
-            self.transport.pauseProducing()
+            if is_reading(self.transport):  # or the application has it paused, and it stays so
+                self._hold()
             self._go_on_soon()
+
+    def _hold(self) -> None:
+        if not self._held:
+            self._held = True
+            self.transport.pauseProducing()
+
+    def _release(self) -> None:
+        if self._held:
+            self._held = False
+            self.transport.resumeProducing()
 
     def _go_on_soon(self) -> None:
         if self._rest_call is None:
@@ -212,23 +240,38 @@ class Receiving(Base):
 
     def _go_on(self) -> None:
         self._rest_call = None
-        if self._reading_paused:
-            return
-        rest, self._rest = self._rest, b""
-        self._take(rest)
-        self.read_taken()
-        if not self._is_held():
-            self.transport.resumeProducing()
+        if not self._discarding:
+            if self._reading_paused:
+                return
+            rest, self._rest = self._rest, b""
+            self._release()  # nothing is read before this returns
+            self._take(rest)
+            self.read_taken()
+        if self._lost is not None and (self._discarding or not self._rest):
+            lost, self._lost = self._lost, None
+            self.connectionLost(lost)
 
-    def _is_held(self) -> bool:
-        return bool(self._rest) or self._reading_paused or self._discarding
+    def await_rest(self, lost: Failure) -> bool:
+        """Return whether the end of the transport waits for what was read before it.
+
+        TLS hands out what it has in hand though it is paused, and then the end. Without TLS both
+        would wait in the kernel.
+        """
+        if not self._rest or self._discarding:
+            return False
+        self._lost = lost
+        self.transport = Gone(self.transport)
+        if not self._reading_paused:
+            self._go_on_soon()
+        return True
 
     def drop_rest(self) -> None:
         """Look at nothing more of what was read; the end of TCP is to be seen, though."""
-        if self._rest:
-            self._rest = b""
-            self._cancel("_rest_call")
-            self.transport.resumeProducing()
+        self._rest = b""
+        self._cancel("_rest_call")
+        self._release()
+        if self._lost is not None:
+            self._go_on_soon()
         self.drop_received()
 
     def drop_received(self) -> None:
@@ -273,7 +316,7 @@ class Receiving(Base):
 
     def _begin_part(self, data: bytes, at: int) -> bool:
         """Take what is there of a frame that does not arrive in one read, if the lane can."""
-        if self.state != _OPEN:
+        if self.state != _OPEN or (data[at] == _TEXT and not self.utf8validateIncoming):
             return False
         begun = partial(data, at, masked=self.factory.isServer, most=self._most)
         if begun is None or begun[0].missing <= len(data) - begun[1]:
@@ -340,6 +383,7 @@ class Receiving(Base):
             inflated = compress.decompress_message_data(payload, limit if limit > 0 else None)
             message: Message = inflated
             size = read = len(inflated)
+            self._inflated += size
             if is_text:
                 message, read = utf_8_decode(inflated, "strict", False)
             compress.end_decompress_message()
@@ -370,7 +414,6 @@ class Receiving(Base):
     def messages_received(self, messages: list[Message], octets: int) -> None:
         """Give messages that came, `octets` bytes in all, to the application."""
         this: Any = self
-        on_message = this.onMessage
         for place, message in enumerate(messages, 1):
             if self._discarding or self.state == _CLOSED:
                 return
@@ -383,7 +426,7 @@ class Receiving(Base):
             self._handed = place
             # As `call_application`, for every message.
             try:
-                result = on_message(payload, payload is message)
+                result = this.onMessage(payload, payload is message)
             except Exception:  # noqa: BLE001 - whatever the application raises
                 self.application_failed(Failure())
             else:
@@ -402,7 +445,12 @@ class Receiving(Base):
         raise NotImplementedError
 
     def consumeData(self) -> None:
-        """Autobahn: parse what has come, also right behind the opening handshake."""
+        """Autobahn: parse what has come; what came behind the opening handshake is as any read."""
+        if self._reading is None and self.state != _CONNECTING:
+            data, self.data = self.data, b""
+            self._take(data)
+            self.read_taken()
+            return
         self._parsing = True
         try:
             super().consumeData()  # type: ignore[misc]
@@ -419,8 +467,7 @@ class Receiving(Base):
             self._reading_paused = True
             self.keepalive.reading_paused(self._now())
             self._arm_keepalive()
-            if not self._rest:
-                self.transport.pauseProducing()
+            self._hold()
 
     def resume_reading(self) -> None:
         """Read again. The time in which we did not listen is not held against the peer."""
@@ -431,7 +478,7 @@ class Receiving(Base):
             if self._rest:
                 self._go_on_soon()
             else:
-                self.transport.resumeProducing()
+                self._release()
 
     def _onMessageBegin(self, isBinary: bool) -> None:
         self._fragments = 0
@@ -460,6 +507,9 @@ class Receiving(Base):
         return more
 
     def _onMessageFrameData(self, payload: bytes) -> None:
+        this: Any = self
+        if this._isMessageCompressed:
+            self._inflated += len(payload)
         super()._onMessageFrameData(payload)  # type: ignore[misc]
         parts = getattr(self, "frame_data", None)
         if parts is not None and len(parts) > MANY_PARTS:

@@ -24,6 +24,8 @@ else:  # pragma: no cover - elsewhere nothing is asked
     TIOCOUTQ = None
 
 __all__ = [
+    "Gone",
+    "is_reading",
     "keep_memory",
     "read_large",
     "send_at_once",
@@ -236,6 +238,32 @@ def write(transport: Any, data: bytes) -> None:
     transport._tempDataBuffer.append(data)
     transport._tempDataLen += len(data)
     transport.reactor.addWriter(transport)
+
+
+def is_reading(transport: object) -> bool:
+    """Return whether something is read from a transport; True where that cannot be told."""
+    lowest = _below(transport)
+    return not isinstance(lowest, FileDescriptor) or lowest in lowest.reactor.getReaders()
+
+
+class Gone:
+    """Stands for a transport that is gone, while what it had in hand is still being taken.
+
+    Nothing is done to it any more. What else it knows, such as its addresses, it still tells.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _nothing(self, *_: object) -> None:
+        pass
+
+    write = writeSequence = pauseProducing = resumeProducing = stopProducing = _nothing
+    loseConnection = loseWriteConnection = abortConnection = _nothing
+    registerProducer = unregisterProducer = _nothing
 
 
 def unsent_bytes(transport: object) -> int | None:
