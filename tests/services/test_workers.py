@@ -19,8 +19,9 @@ import psutil
 import pytest
 import pytest_twisted
 from integration.peers import free_port, has_ipv6, missing
-from integration.raw import Raw, close_frame, eventually, open_raw, within
+from integration.raw import Raw, close_frame, eventually, frame, open_raw, within
 from twisted.internet import ssl
+from twisted.internet.task import deferLater
 
 from wsframe.client import connect
 
@@ -30,6 +31,8 @@ from .test_options import certificate
 from .test_twistd import JSON, gone
 
 ANY = "tcp:0:interface=127.0.0.1"
+SILENCE = 1.5
+"""Seconds, in the tests of those that hang."""
 
 
 def connections(pid: int, port: int) -> list[int]:
@@ -222,6 +225,70 @@ async def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_meanwhil
         more = await this.open()
         assert this.connections()[this.pids[1]]
         for raw in [*opened, *more]:
+            await raw.drop()
+
+
+async def expect_echo(raw: Raw) -> None:
+    """See that whoever has the connection serves it."""
+    raw.write(frame(1, b"still there"))
+    assert await raw.read_frame() == (1, b"still there")
+
+
+@pytest.mark.parametrize("how", ["stopped", "blocked"])
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_hangs_is_replaced_and_the_others_serve_meanwhile(
+    tmp_path: Path, how: str
+) -> None:
+    async with served(own(tmp_path, "--silence", str(SILENCE))) as this:
+        first, second = this.pids[1], this.pids[2]
+        opened = await this.open()
+        of_first = connections(first, this.port)
+        hung = [raw for raw in opened if raw.transport.getHost().port in of_first]
+        others = [raw for raw in opened if raw not in hung]
+        if how == "stopped":
+            os.kill(first, signal.SIGSTOP)
+        else:
+            hung[0].write(frame(1, b"block"))
+        for raw in others:
+            await expect_echo(raw)
+        await this.process.says(f"Worker 1 has given no sign of life for {SILENCE:g} s: killed")
+        await this.process.says(rf"Worker 1 \(process {first}\) was ended by SIGKILL; the next one")
+        for raw in hung:
+            await within(raw.ended())
+        await this.replaced(1)
+        more = await this.open()
+        assert all(this.connections().values())
+        for raw in [*others, *more]:
+            await expect_echo(raw)
+            await raw.drop()
+        assert this.pids[2] == second
+        assert this.process.output.count(": killed") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_was_suspended_kills_none_of_its_workers(tmp_path: Path) -> None:
+    """The parent goes on first, and hears nothing of its workers at first."""
+    from twisted.internet import reactor
+
+    async with served(own(tmp_path, "--silence", str(SILENCE))) as this:
+        workers = list(this.pids.values())
+        opened = await this.open(4)
+        for away in ([this.process.pid], [*workers, this.process.pid]):
+            for pid in away:
+                os.kill(pid, signal.SIGSTOP)
+            await deferLater(reactor, 2 * SILENCE)  # type: ignore[arg-type]
+            for pid in reversed(away):
+                os.kill(pid, signal.SIGCONT)
+                await deferLater(reactor, SILENCE / 3)  # type: ignore[arg-type]
+            for raw in opened:
+                await expect_echo(raw)
+        await deferLater(reactor, 2 * SILENCE)  # type: ignore[arg-type]
+        assert list(this.pids.values()) == workers
+        assert "killed" not in this.process.output
+        # It has an eye on them all the same.
+        os.kill(workers[1], signal.SIGSTOP)
+        await this.replaced(2)
+        for raw in opened:
             await raw.drop()
 
 
