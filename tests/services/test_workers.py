@@ -175,14 +175,18 @@ async def test_over_tls_on_several_ports(tmp_path: Path) -> None:
         assert await this.process.ended() in TERMINATED
 
 
+@pytest.mark.parametrize(
+    ("reactor", "name"), [("asyncio", "AsyncioSelectorReactor"), ("corked", "CorkedReactor")]
+)
 @pytest_twisted.ensureDeferred
 async def test_a_service_of_ones_own_runs_in_workers_with_the_reactor_of_the_parent(
-    tmp_path: Path,
+    tmp_path: Path, reactor: str, name: str
 ) -> None:
-    async with served(own(tmp_path, reactor="asyncio")) as this:
-        said = re.findall(r"The reactor is (\w+)", this.process.output)
-        assert said == ["AsyncioSelectorReactor"] * 2
+    async with served(own(tmp_path, reactor=reactor)) as this:
+        said = re.findall(r"worker (\d)\] The reactor is (\w+)", this.process.output)
+        assert sorted(said) == [("1", name), ("2", name)]
         (raw,) = await this.open(1)
+        await expect_echo(raw)
         this.process.signal(signal.SIGTERM)
         await expect_1001(raw)
         assert await this.process.ended() in TERMINATED
