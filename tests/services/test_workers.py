@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -389,6 +390,68 @@ async def test_ctrl_c_in_a_terminal_drains() -> None:
 
 
 # ---------------------------------------------------------------- where they listen
+
+
+def at(path: Path) -> str:
+    return f"ws+unix://{quote(str(path), safe='')}/"
+
+
+async def speaks(path: Path) -> None:
+    async with connect(at(path)) as connection:
+        await connection.send("over a Unix socket")
+        assert await within(connection.recv()) == "over a Unix socket"
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_a_unix_socket_whoever_is_there_accepts(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with served(echo("--listen", f"unix:{path}:mode=600")) as this:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        for pid in this.pids.values():
+            os.kill(pid, signal.SIGSTOP)
+            for _ in range(3):
+                await speaks(path)
+            os.kill(pid, signal.SIGCONT)
+        # One that ends takes nothing with it.
+        os.kill(this.pids[1], signal.SIGTERM)
+        await this.replaced(1)
+        os.kill(this.pids[2], signal.SIGSTOP)
+        await speaks(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        # Where there is nobody, one waits for those that are to come.
+        for pid in this.pids.values():
+            os.kill(pid, signal.SIGKILL)
+        await this.process.says(r"(?s)Worker 1 .*ended by SIGKILL.*ended by SIGKILL")
+        await speaks(path)
+        async with connect(at(path)) as connection:
+            this.process.signal(signal.SIGTERM)
+            assert (await within(connection.when_closed())).code == 1001
+        assert await this.process.ended() in TERMINATED
+        assert list(tmp_path.iterdir()) == []
+        assert "Traceback" not in this.process.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_goes_from_a_parent_that_was_killed_to_the_next(
+    tmp_path: Path,
+) -> None:
+    """Though workers of the first one are still there."""
+    path = tmp_path / "socket"
+    listen = ("--listen", f"unix:{path}")
+    async with served(echo(*listen)) as this:
+        refused = echo(*listen)
+        assert await refused.ended() == 1
+        assert "Cannot acquire lock" in refused.output
+        os.kill(this.pids[1], signal.SIGSTOP)
+        await this.process.kill()
+        async with served(echo(*listen)) as other:
+            await speaks(path)
+            os.kill(this.pids[1], signal.SIGCONT)
+            await eventually(this.all_gone)
+            await speaks(path)
+            other.process.signal(signal.SIGTERM)
+            assert await other.process.ended() in TERMINATED
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest_twisted.ensureDeferred

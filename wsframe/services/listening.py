@@ -155,10 +155,11 @@ class ListeningOptions(usage.Options):
             self.tokens = None if self["token-file"] is None else load_tokens(self["token-file"])
         for description in self["listen"]:
             _check_endpoint(description)
-            if self.workers > 1 and _kind(description) not in _INTERNET:
+            if self.workers > 1 and _kind(description) not in {*_INTERNET, "unix"}:
                 raise usage.UsageError(
                     f"--listen {description}: several workers can listen on tcp, tcp6 and ssl only,"
-                    " where each has a socket of its own for the same port (SO_REUSEPORT)"
+                    " where each has a socket of its own for the same port (SO_REUSEPORT), and on"
+                    " unix, where they share one"
                 )
             if self.loopback_only and not _is_local(description):
                 raise usage.UsageError(

@@ -1,17 +1,24 @@
-"""One port for several processes: sockets that one binds, and of which each listens on its own.
+"""One address for several processes: sockets that one binds, and on which each listens or accepts.
 
 The kernel spreads connections over all sockets that listen on an address with SO_REUSEPORT. The
 parent binds them all before it gives up its rights: so a port below 1024, and a port 0, is the same
 for every worker, now and later, and a worker that is replaced takes the socket of the one before.
 Workers that bound theirs themselves could do so under the same effective user only.
+
+A Unix socket knows no such thing. The parent listens on it, and all workers accept from its queue:
+what a worker that died or hangs does not accept another one does, and where there is none at the
+moment it waits. The file, its mode and its lock are the parent's affair alone.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import ExitStack, suppress
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Final, cast
 
+from twisted.internet import tcp, unix
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
@@ -24,7 +31,10 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.python.lockfile import FilesystemLock
 from zope.interface import implementer
 
 from wsframe.server import with_backlog
@@ -32,20 +42,25 @@ from wsframe.server import with_backlog
 __all__ = ["Reservation", "inherited_endpoint", "stop_accepting"]
 
 
-class Reservation:
-    """The address of an endpoint description, kept for so many workers. Nobody listens on it yet.
+_log: Final = Logger(namespace="wsframe.services")
 
-    `sockets` are bound, one for each worker.
+
+class Reservation:
+    """The address of an endpoint description, kept for so many workers.
+
+    `sockets` are bound, one for each worker, and nobody listens on them yet. A Unix socket is one
+    and the same for all, and listens, with `backlog` where the description names none.
 
     Raises `CannotListenError`, and what the description's own parser raises.
     """
 
-    def __init__(self, description: str, workers: int) -> None:
+    def __init__(self, description: str, workers: int, backlog: int) -> None:
         self.sockets: list[socket.socket] = []
         self._workers = workers
-        self._keeper: socket.socket | None = None
+        self._is_shared = False
+        self._held = ExitStack()
         # What the description means is left to Twisted's endpoints: they ask us for a port.
-        endpoint = serverFromString(cast(Any, self), description)
+        endpoint = serverFromString(cast(Any, self), with_backlog(description, backlog))
         failures: list[Any] = []
         endpoint.listen(Factory()).addErrback(failures.append)
         for failure in failures:
@@ -77,8 +92,7 @@ class Reservation:
             except OSError as error:
                 self.sockets.clear()
                 raise CannotListenError(interface, port, error) from None
-            opened.pop_all()
-            self._keeper = keeper
+            self._held = opened.pop_all()
 
     def listenSSL(
         self,
@@ -91,14 +105,49 @@ class Reservation:
         """From the endpoint: bind; what is encrypted is the workers' affair."""
         self.listenTCP(port, factory, backlog, interface)
 
+    def listenUNIX(
+        self,
+        address: str,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> None:
+        """From the endpoint: bind and listen, with a lock and a mode as Twisted's port has them."""
+        path = Path(address)
+        with ExitStack() as made:
+            try:
+                if wantPID:
+                    lock = FilesystemLock(f"{address}.lock")
+                    if not lock.lock():
+                        raise CannotListenError(None, address, "Cannot acquire lock")
+                    made.callback(lock.unlock)
+                    if not lock.clean and path.is_socket():
+                        path.unlink()  # of one that was killed
+                shared = made.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                shared.bind(address)
+                made.callback(path.unlink)
+                path.chmod(mode)
+                shared.setblocking(False)
+                shared.listen(backlog)
+            except OSError as error:
+                raise CannotListenError(None, address, error) from None
+            self._held = made.pop_all()
+        self.sockets += [shared] * self._workers
+        self._is_shared = True
+
+    def vacate(self, number: int) -> None:
+        """Have nobody wait for the worker with that number, which is gone."""
+        if not self._is_shared:
+            stop_accepting(self.sockets[number - 1])
+
     def close(self) -> None:
         """Give the address up."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.close()
-        for each in self.sockets:
-            each.close()
         self.sockets.clear()
+        try:
+            self._held.close()
+        except OSError as error:  # somebody was faster, or it is not ours to remove any more
+            _log.warn("What remains of a Unix socket: {error}", error=str(error))
 
 
 def _bound(family: int, address: Any, *, reuse_port: bool) -> socket.socket:
@@ -155,6 +204,18 @@ class _Listening:
         adopted = self._reactor.adoptStreamPort(self._bound.fileno(), self._bound.family, factory)
         return _Port(adopted, self._bound)
 
+    def listenUNIX(
+        self,
+        address: str,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        port = _SharedPort(address, factory, self._bound, self._reactor)
+        port.startListening()
+        return port
+
     def listenSSL(
         self,
         port: int,
@@ -165,6 +226,36 @@ class _Listening:
     ) -> IListeningPort:
         encrypted = TLSMemoryBIOFactory(contextFactory, False, factory)
         return self.listenTCP(port, encrypted, backlog, interface)
+
+
+class _SharedPort(unix.Port):
+    """A port that only accepts: all that Twisted's does else would be done to the others, too.
+
+    Also one that was adopted sets the file's mode, removes it, and shuts the socket down.
+    """
+
+    _shouldShutdown = False
+
+    def __init__(
+        self, address: str, factory: IProtocolFactory, shared: socket.socket, reactor: Any
+    ) -> None:
+        super().__init__(os.fsencode(address), factory, reactor=reactor)
+        self.socket = shared
+
+    def startListening(self) -> None:
+        tcp._reservedFD.reserve()  # with it a connection is refused for which there is no file left
+        factory: Any = self.factory
+        factory.doStart()
+        self.connected = True
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.startReading()
+
+    def doRead(self) -> None:
+        self.numberAccepts = 1  # whoever has time takes the next one
+        super().doRead()
+
+    def connectionLost(self, reason: Failure) -> None:
+        tcp.Port.connectionLost(self, reason)
 
 
 @implementer(IListeningPort)

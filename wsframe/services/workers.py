@@ -42,7 +42,7 @@ from wsframe.core.keepalive import Action, Keepalive
 from wsframe.options import DEFAULT_WORKER_OPTIONS, WorkerOptions
 from wsframe.services import worker_start
 from wsframe.services.listening import ListeningOptions, ListeningService, cut_on_next_signal
-from wsframe.services.sockets import Reservation, stop_accepting
+from wsframe.services.sockets import Reservation
 from wsframe.services.worker import FIRST_SOCKET, LISTENS
 from wsframe.services.worker_start import ALIVE, CONTROL
 
@@ -100,6 +100,7 @@ class Workers(Service):
         self._signalled = options.tracing.asked_for
         self._tracing = options.tracing.at_once
         self._drain_timeout = options.server_options.drain_timeout
+        self._backlog = options.server_options.backlog
         self.limits = limits
         self.reactor: Any = global_reactor()
         self._reservations: list[Reservation] = []
@@ -135,7 +136,9 @@ class Workers(Service):
             return
         try:
             for description in self._listen:
-                self._reservations.append(Reservation(description, len(self._places)))
+                self._reservations.append(
+                    Reservation(description, len(self._places), self._backlog)
+                )
         except Exception as error:
             _log.error("Cannot listen: {error}", error=str(error))
             self._release()
@@ -179,8 +182,8 @@ class Workers(Service):
             _log.info("Worker {worker} {what}", worker=place.number, what=what)
             self._look()
             return
-        for bound in self.sockets(place.number):
-            stop_accepting(bound)
+        for reservation in self._reservations:
+            reservation.vacate(place.number)
         if not self._ever_listened:
             self._fail(f"Worker {place.number} {what}, before any worker listened")
         elif all(each.failures >= self.limits.max_failures for each in self._places):
