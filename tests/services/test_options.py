@@ -140,7 +140,7 @@ def test_several_workers_listen_on_what_they_can_share_only(listen: str) -> None
         echo, "--listen", "tcp:0:interface=127.0.0.1", "--listen", listen, "--workers=2"
     )
     assert text.startswith(f"--listen {listen}: several workers can listen on tcp, tcp6 and ssl")
-    assert text.endswith("and on unix, where they share one")
+    assert text.endswith("and on unix and systemd, where they share one")
     assert parse(echo, "--listen", "unix:/tmp/tcp:mode=600", "--workers=2")
 
 

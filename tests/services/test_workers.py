@@ -396,10 +396,10 @@ def at(path: Path) -> str:
     return f"ws+unix://{quote(str(path), safe='')}/"
 
 
-async def speaks(path: Path) -> None:
-    async with connect(at(path)) as connection:
-        await connection.send("over a Unix socket")
-        assert await within(connection.recv()) == "over a Unix socket"
+async def speaks(url: str) -> None:
+    async with connect(url) as connection:
+        await connection.send("who is there?")
+        assert await within(connection.recv()) == "who is there?"
 
 
 @pytest_twisted.ensureDeferred
@@ -410,19 +410,19 @@ async def test_on_a_unix_socket_whoever_is_there_accepts(tmp_path: Path) -> None
         for pid in this.pids.values():
             os.kill(pid, signal.SIGSTOP)
             for _ in range(3):
-                await speaks(path)
+                await speaks(at(path))
             os.kill(pid, signal.SIGCONT)
         # One that ends takes nothing with it.
         os.kill(this.pids[1], signal.SIGTERM)
         await this.replaced(1)
         os.kill(this.pids[2], signal.SIGSTOP)
-        await speaks(path)
+        await speaks(at(path))
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         # Where there is nobody, one waits for those that are to come.
         for pid in this.pids.values():
             os.kill(pid, signal.SIGKILL)
         await this.process.says(r"(?s)Worker 1 .*ended by SIGKILL.*ended by SIGKILL")
-        await speaks(path)
+        await speaks(at(path))
         async with connect(at(path)) as connection:
             this.process.signal(signal.SIGTERM)
             assert (await within(connection.when_closed())).code == 1001
@@ -445,10 +445,10 @@ async def test_a_unix_socket_goes_from_a_parent_that_was_killed_to_the_next(
         os.kill(this.pids[1], signal.SIGSTOP)
         await this.process.kill()
         async with served(echo(*listen)) as other:
-            await speaks(path)
+            await speaks(at(path))
             os.kill(this.pids[1], signal.SIGCONT)
             await eventually(this.all_gone)
-            await speaks(path)
+            await speaks(at(path))
             other.process.signal(signal.SIGTERM)
             assert await other.process.ended() in TERMINATED
     assert list(tmp_path.iterdir()) == []
@@ -464,6 +464,54 @@ async def test_a_port_that_is_taken_ends_it_at_once() -> None:
         assert len(re.findall(text, process.output)) == 1
         assert "is process" not in process.output
         assert (await get(this.port, "/healthz"))[0] == 200
+
+
+SYSTEMD = """
+import os, socket, sys
+kind, command = sys.argv[1], sys.argv[2:]
+if kind == "UNIX":
+    opened = socket.socket(socket.AF_UNIX)
+    opened.bind("socket")
+    os.chmod("socket", 0o600)
+else:
+    opened = socket.socket()
+    opened.bind(("127.0.0.1", 0))
+opened.listen(16)
+os.dup2(opened.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "ours"}
+os.execv(command[0], command)
+"""
+"""Opens a socket and passes it on, as systemd does."""
+
+
+@pytest.mark.parametrize("kind", ["INET", "UNIX"])
+@pytest_twisted.ensureDeferred
+async def test_whoever_is_there_accepts_from_a_socket_of_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = (twistd(), "--nodaemon", "--pidfile=", "ws-echo", "--workers", "2")
+    listen = f"systemd:domain={kind}:name=ours"
+    process = Process(sys.executable, "-c", SYSTEMD, kind, *command, "--listen", listen)
+    async with served(process) as this:
+        url = at(tmp_path / "socket") if kind == "UNIX" else f"ws://127.0.0.1:{this.port}/"
+        for pid in this.pids.values():
+            os.kill(pid, signal.SIGSTOP)
+            for _ in range(3):
+                await speaks(url)
+            os.kill(pid, signal.SIGCONT)
+        os.kill(this.pids[1], signal.SIGTERM)
+        await this.replaced(1)
+        os.kill(this.pids[2], signal.SIGSTOP)
+        await speaks(url)
+        os.kill(this.pids[2], signal.SIGCONT)
+        this.process.signal(signal.SIGTERM)
+        assert await this.process.ended() in TERMINATED
+    assert "Traceback" not in process.output
+    if kind == "UNIX":  # it is not ours
+        assert [each.name for each in tmp_path.iterdir()] == ["socket"]
+        assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
 
 
 def interpreter() -> str:

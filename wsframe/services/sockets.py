@@ -7,7 +7,8 @@ Workers that bound theirs themselves could do so under the same effective user o
 
 A Unix socket knows no such thing. The parent listens on it, and all workers accept from its queue:
 what a worker that died or hangs does not accept another one does, and where there is none at the
-moment it waits. The file, its mode and its lock are the parent's affair alone.
+moment it waits. The file, its mode and its lock are the parent's affair alone. The same goes for a
+socket that systemd opened, of whatever kind: there is but one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Final, cast
 
 from twisted.internet import tcp, unix
 from twisted.internet.abstract import isIPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
@@ -39,17 +40,26 @@ from zope.interface import implementer
 
 from wsframe.server import with_backlog
 
-__all__ = ["Reservation", "inherited_endpoint", "stop_accepting"]
+__all__ = ["SHAREABLE", "Reservation", "endpoint_kind", "inherited_endpoint", "stop_accepting"]
 
 
 _log: Final = Logger(namespace="wsframe.services")
+
+SHAREABLE: Final = frozenset({"tcp", "tcp6", "ssl", "unix", "systemd"})
+"""The kinds of endpoints whose addresses several processes can have."""
+
+
+def endpoint_kind(description: str) -> str:
+    """Return what an endpoint description begins with."""
+    return description.partition(":")[0]
 
 
 class Reservation:
     """The address of an endpoint description, kept for so many workers.
 
-    `sockets` are bound, one for each worker, and nobody listens on them yet. A Unix socket is one
-    and the same for all, and listens, with `backlog` where the description names none.
+    `sockets` are bound, one for each worker, and nobody listens on them yet. A Unix socket, and one
+    of systemd's, is one and the same for all, and listens: the former with `backlog` where the
+    description names none.
 
     Raises `CannotListenError`, and what the description's own parser raises.
     """
@@ -136,6 +146,15 @@ class Reservation:
         self.sockets += [shared] * self._workers
         self._is_shared = True
 
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> None:
+        """From the endpoint, which closes its own after that: keep what systemd opened."""
+        adopted = socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM)
+        self._held.enter_context(adopted)
+        self.sockets += [adopted] * self._workers
+        self._is_shared = True
+
     def vacate(self, number: int) -> None:
         """Have nobody wait for the worker with that number, which is gone."""
         if not self._is_shared:
@@ -182,6 +201,8 @@ def inherited_endpoint(
     The socket is the endpoint's from then on, and closed with its port. `backlog` holds where the
     description names none.
     """
+    if endpoint_kind(description) == "systemd":  # it means something to the parent only
+        return _Adopted(bound, reactor)
     listening = cast(Any, _Listening(bound, reactor))
     described: IStreamServerEndpoint = serverFromString(
         listening, with_backlog(description, backlog)
@@ -212,9 +233,7 @@ class _Listening:
         mode: int = 0o666,
         wantPID: bool = False,
     ) -> IListeningPort:
-        port = _SharedPort(address, factory, self._bound, self._reactor)
-        port.startListening()
-        return port
+        return _accepting(self._bound, factory, self._reactor)
 
     def listenSSL(
         self,
@@ -228,6 +247,31 @@ class _Listening:
         return self.listenTCP(port, encrypted, backlog, interface)
 
 
+@implementer(IStreamServerEndpoint)
+class _Adopted:
+    """The endpoint of a socket that listens already."""
+
+    def __init__(self, shared: socket.socket, reactor: Any) -> None:
+        self._shared = shared
+        self._reactor = reactor
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept; fires at once with the port."""
+        return execute(_accepting, self._shared, factory, self._reactor)
+
+
+def _accepting(shared: socket.socket, factory: IProtocolFactory, reactor: Any) -> IListeningPort:
+    """Return a port that accepts from a socket as others do, which it leaves as it is."""
+    port: IListeningPort
+    if shared.family == socket.AF_UNIX:
+        port = _SharedPort(shared, factory, reactor)
+        port.startListening()
+    else:
+        port = reactor.adoptStreamPort(shared.fileno(), shared.family, factory)
+        shared.close()
+    return port
+
+
 class _SharedPort(unix.Port):
     """A port that only accepts: all that Twisted's does else would be done to the others, too.
 
@@ -236,10 +280,8 @@ class _SharedPort(unix.Port):
 
     _shouldShutdown = False
 
-    def __init__(
-        self, address: str, factory: IProtocolFactory, shared: socket.socket, reactor: Any
-    ) -> None:
-        super().__init__(os.fsencode(address), factory, reactor=reactor)
+    def __init__(self, shared: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(os.fsencode(shared.getsockname()), factory, reactor=reactor)
         self.socket = shared
 
     def startListening(self) -> None:
