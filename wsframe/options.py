@@ -374,8 +374,9 @@ class WorkerOptions:
     below the 30 s after which orchestrators kill."""
 
     cut_grace: float = 1.0
-    """Seconds after the second signal until a worker that is still there is killed, and that the
-    output of one that ended is waited for: what it started may hold that open."""
+    """Seconds after the second signal until a worker that is still there is killed, that one which
+    hangs has to say where, and that the output of one that ended is waited for: what it started may
+    hold that open."""
 
     def __post_init__(self) -> None:
         check_seconds(

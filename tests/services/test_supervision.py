@@ -59,10 +59,10 @@ class Child:
     def writeToChild(self, fd: int, data: bytes) -> None:
         self.told += map(json.loads, data.splitlines())
 
-    def signalProcess(self, name: str) -> None:
+    def signalProcess(self, number: int) -> None:
         if not self.alive:
             raise ProcessExitedAlready
-        self.signals.append(name)
+        self.signals.append(signal.Signals(number).name.removeprefix("SIG"))
 
     def listens(self) -> None:
         self._protocol.childDataReceived(1, f"{LISTENS}\n".encode())
@@ -224,8 +224,10 @@ def test_one_that_gives_no_sign_of_life_is_killed_and_replaced(
     pass_time(made, 39.9, first)
     assert (first.signals, second.signals) == ([], [])
     pass_time(made, 0.1, first)
-    assert (first.signals, second.signals) == ([], ["KILL"])
+    assert (first.signals, second.signals) == ([], ["QUIT"])
     assert "Worker 2 has given no sign of life for 40 s: killed" in logged()
+    pass_time(made, 1, first)
+    assert (first.signals, second.signals) == ([], ["QUIT", "KILL"])
     second.ends(signal.SIGKILL)
     pass_time(made, 1, first)
     assert len(made.reactor.children) == 3
@@ -250,7 +252,7 @@ def test_one_that_is_silent_is_found_though_the_parent_is_always_late(made: Work
     for _ in range(8):
         made.reactor.advance(25)
         first.lives()
-    assert (first.signals, second.signals) == ([], ["KILL"])
+    assert (first.signals, second.signals) == ([], ["QUIT", "KILL"])
 
 
 def test_time_in_silence_was_no_service(made: Workers, exits: list[Any]) -> None:
@@ -258,9 +260,9 @@ def test_time_in_silence_was_no_service(made: Workers, exits: list[Any]) -> None
     children = listening(made)
     for _ in range(3):
         assert made.reactor.stopped == 0
-        pass_time(made, 40)
+        pass_time(made, 41)
         for child in children:
-            assert child.signals == ["KILL"]
+            assert child.signals == ["QUIT", "KILL"]
             child.ends(signal.SIGKILL)
         count = len(made.reactor.children)
         made.reactor.advance(0.49)
@@ -275,7 +277,7 @@ def test_time_in_silence_was_no_service(made: Workers, exits: list[Any]) -> None
 def test_one_that_served_before_it_fell_silent_is_replaced_at_once(made: Workers) -> None:
     first, second = listening(made)
     pass_time(made, 12, first, second)
-    pass_time(made, 40, second)
+    pass_time(made, 41, second)
     first.ends(signal.SIGKILL)
     made.reactor.advance(0)
     assert len(made.reactor.children) == 3

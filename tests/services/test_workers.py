@@ -268,6 +268,8 @@ async def test_a_worker_that_hangs_is_replaced_and_the_others_serve_meanwhile(
             await raw.drop()
         assert this.pids[2] == second
         assert this.process.output.count(": killed") == 1
+        where = r'Worker 1:   File ".*own_service.py", line \d+ in echo'
+        assert len(re.findall(where, this.process.output)) == (how == "blocked")
 
 
 @pytest_twisted.ensureDeferred

@@ -7,8 +7,10 @@ third one tells the parent that the reactor turns.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -47,6 +49,8 @@ def run(given: dict[str, Any], rest: bytes) -> int:
 
     `rest` is what came behind that line.
     """
+    # Files, lines and functions, no values; by C code, as a loop that is blocked runs no Python.
+    faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
     output = sys.stdout
     globalLogBeginner.beginLoggingTo([JSONLog(output)])
     status = 1

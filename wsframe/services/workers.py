@@ -8,8 +8,9 @@ replaced, as `WorkerOptions` says.
 
 A worker whose loop is blocked for good does not end, and the kernel goes on to give it its share of
 the connections. So each tells the parent time and again that its reactor turns, and one that has
-been silent for too long is killed. The parent waits for that as a connection's keepalive waits for
-a message: while it was itself stopped, suspended or blocked it counts nothing.
+been silent for too long says where it is, if it still can, and is killed. The parent waits for that
+sign as a connection's keepalive waits for a message: while it was itself stopped, suspended or
+blocked it counts nothing.
 """
 
 from __future__ import annotations
@@ -376,12 +377,18 @@ class _Place:
             self._wait_for_life()
             return
         self._until = self._life.heard
-        if self.signal(signal.SIGKILL):
+        limits = self.workers.limits
+        if self.signal(signal.SIGQUIT):
             _log.error(
                 "Worker {worker} has given no sign of life for {seconds:g} s: killed",
                 worker=self.number,
-                seconds=self.workers.limits.silence_timeout,
+                seconds=limits.silence_timeout,
             )
+            self._call = self.workers.reactor.callLater(limits.cut_grace, self._kill)
+
+    def _kill(self) -> None:
+        self._call = None
+        self.signal(signal.SIGKILL)
 
     def ended(self, what: str) -> None:
         """From the process: it is gone."""
@@ -442,7 +449,7 @@ class _Process(ProcessProtocol):
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal; return whether there was a process to get it."""
         try:
-            self.transport.signalProcess(number.name.removeprefix("SIG"))
+            self.transport.signalProcess(int(number))
         except ProcessExitedAlready:
             return False
         return True
