@@ -290,10 +290,10 @@ async def test_bytes_of_one_long_message_are_a_sign_of_life() -> None:
         wire: Any = both.ours._wire
         both.raw.write(frame(2, b"", length=1000, masked=False))
         for _ in range(50):
-            before = wire.keepalive._heard
+            before = wire.keepalive.heard
             both.raw.write(b"\0")
             await both.advance(2)
-            await eventually(lambda: wire.keepalive._heard > before)  # noqa: B023
+            await eventually(lambda: wire.keepalive.heard > before)  # noqa: B023
         assert both.ours.close_code is None
 
 
