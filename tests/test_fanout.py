@@ -338,6 +338,22 @@ def test_a_turn_that_was_too_long_shortens_the_slices_at_once_and_short_ones_len
     turns(clock, done)
 
 
+@pytest.mark.usefixtures("measured")
+def test_a_turn_that_was_too_long_though_all_was_handed_out_shortens_them_too(
+    clock: Clock, time: Time, subscribe: Subscribe
+) -> None:
+    subscribers = subscribe(MANY)
+    time.cost = FIRST / 60
+    assert broadcast(connections(subscribers), "all at once").called
+    time.now += 2 * TURN  # what the kernel takes for it
+    turn(clock)
+    began = time.now
+    done = broadcast(connections(subscribers), "in two")
+    assert not done.called
+    assert time.now - began == pytest.approx(SHORTEST, abs=2 * time.cost)
+    turns(clock, done)
+
+
 def test_a_turn_without_broadcasts_ends_what_the_one_before_it_began(
     clock: Clock, time: Time, subscribe: Subscribe
 ) -> None:
