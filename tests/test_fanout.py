@@ -17,7 +17,7 @@ from wsframe import fanout
 from wsframe.connection import Connection
 from wsframe.core.uri import parse_uri
 from wsframe.errors import ConnectionClosed
-from wsframe.fanout import FIRST, LONGEST, MOST_PENDING, SHORTEST, TURN, broadcast
+from wsframe.fanout import FIRST, GROWTH, LONGEST, MOST_PENDING, SHORTEST, TURN, broadcast
 from wsframe.options import ClientOptions, Deflate, ServerOptions
 from wsframe.protocol import ConnectionClientFactory, ConnectionServerFactory
 from wsframe.protocol.deflate import MessageDeflate
@@ -260,17 +260,19 @@ def test_a_broadcast_is_handed_out_in_slices(
     assert clock.getDelayedCalls() == []
 
 
-@pytest.mark.parametrize("kernel", [0.0, 3.0, 8.0, 15.0, 100.0])
-def test_slices_are_as_long_as_the_turns_allow(
-    clock: Clock,
-    time: Time,
-    subscribe: Subscribe,
-    monkeypatch: pytest.MonkeyPatch,
-    kernel: float,
-) -> None:
-    """The kernel takes so many times what the transports take, at the end of each turn."""
+@pytest.fixture
+def measured(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have slices that are as long as the turns before them let them be."""
     for name, value in (("FIRST", FIRST), ("SHORTEST", SHORTEST), ("LONGEST", LONGEST)):
         monkeypatch.setattr(fanout, name, value)
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize("kernel", [0.0, 3.0, 8.0, 15.0, 100.0])
+def test_slices_are_as_long_as_the_turns_allow(
+    clock: Clock, time: Time, subscribe: Subscribe, kernel: float
+) -> None:
+    """The kernel takes so many times what the transports take, at the end of each turn."""
     subscribers = subscribe(MANY)
     time.cost = 0.0001
     took = []
@@ -288,6 +290,67 @@ def test_slices_are_as_long_as_the_turns_allow(
         assert max(took) <= 0.050
     if 8 <= kernel <= 15:
         assert max(settled) > 0.5 * TURN
+    turns(clock, done)
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_turn_that_was_too_long_shortens_the_slices_at_once_and_short_ones_lengthen_them_slowly(
+    clock: Clock, time: Time, subscribe: Subscribe
+) -> None:
+    subscribers = subscribe(256)
+    time.cost = 0.0001
+    step = 2 * time.cost  # between two looks at the clock
+    done: Any = None
+
+    def slices(count: int, kernel: float) -> list[float]:
+        """Make turns that never have enough time; return what each spent on broadcasts.
+
+        At its end the kernel takes so many times that.
+        """
+        nonlocal done
+        spent = []
+        for _ in range(count):
+            began = time.now
+            turn(clock)
+            if done is None or done.called:
+                done = broadcast(connections(subscribers), "news")
+            spent.append(time.now - began)
+            time.now += kernel * spent[-1]
+        return spent
+
+    def assert_lengthened(slices: list[float]) -> None:
+        assert slices[-1] == pytest.approx(LONGEST, abs=step)
+        assert all(one < other + step for one, other in pairwise(slices))
+        assert all(other < GROWTH * one + 2 * step for one, other in pairwise(slices))
+
+    rising = slices(20, kernel=0)
+    assert rising[0] == pytest.approx(FIRST, abs=step)
+    assert_lengthened(rising)
+    for kernel in (3, 15):
+        (last,) = slices(1, kernel)
+        assert last * (1 + kernel) > 2 * TURN
+        shortened = slices(20, kernel)
+        turns_took = [spent * (1 + kernel) for spent in shortened]
+        assert all(0.8 * TURN < took < 1.2 * TURN for took in turns_took)
+        assert_lengthened(slices(20, kernel=0))
+    slices(1, kernel=1000)
+    assert slices(20, kernel=1000) == pytest.approx([SHORTEST] * 20, abs=step)
+    turns(clock, done)
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_turn_that_was_too_long_though_all_was_handed_out_shortens_them_too(
+    clock: Clock, time: Time, subscribe: Subscribe
+) -> None:
+    subscribers = subscribe(MANY)
+    time.cost = FIRST / 60
+    assert broadcast(connections(subscribers), "all at once").called
+    time.now += 2 * TURN  # what the kernel takes for it
+    turn(clock)
+    began = time.now
+    done = broadcast(connections(subscribers), "in two")
+    assert not done.called
+    assert time.now - began == pytest.approx(SHORTEST, abs=2 * time.cost)
     turns(clock, done)
 
 

@@ -329,7 +329,7 @@ DEFAULT_SERVICE_OPTIONS: Final = ServiceOptions()
 
 MAX_WORKERS: Final = 256
 """Processes of one service: as many as the largest machines have cores; more gain nothing. The
-parent has three pipes and a socket for every port open for each, which for this many is more than
+parent has four pipes and a socket for every port open for each, which for this many is more than
 1024 files (`ulimit -n`)."""
 
 
@@ -361,14 +361,22 @@ class WorkerOptions:
     """Seconds that a worker may take until it listens; then it is killed. It takes about half a
     second of a core; where a hundred of them start on a machine that boots, half a minute."""
 
+    silence_timeout: float | None = 30.0
+    """Seconds without a sign of life after which a worker that listened is killed and replaced: its
+    loop is blocked, and what the kernel gives it waits for ever. A blocked loop that goes on after
+    all loses nothing, and a worker that is killed loses all its connections; hence no less than
+    gunicorn's 30. Time in which the parent itself did not run is not counted. None waits for
+    ever, as who attaches a debugger to a worker wants it."""
+
     drain_grace: float = 5.0
     """Seconds beyond `ServerOptions.drain_timeout` until a worker that was told to end is killed.
     Its own deadline comes first; what follows it is the end of an interpreter. Together they are
     below the 30 s after which orchestrators kill."""
 
     cut_grace: float = 1.0
-    """Seconds after the second signal until a worker that is still there is killed, and that the
-    output of one that ended is waited for: what it started may hold that open."""
+    """Seconds after the second signal until a worker that is still there is killed, that one which
+    hangs has to say where, and that the output of one that ended is waited for: what it started may
+    hold that open."""
 
     def __post_init__(self) -> None:
         check_seconds(
@@ -379,6 +387,7 @@ class WorkerOptions:
             "start_timeout",
             "drain_grace",
             "cut_grace",
+            optional=("silence_timeout",),
         )
         check_counts(self, "max_failures")
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | float):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,10 @@ class Options(ListeningOptions):
 
     shares_nothing = True
 
-    optParameters = [["manner", None, "serve", "What the workers do."]]  # noqa: RUF012
+    optParameters = [  # noqa: RUF012
+        ["manner", None, "serve", "What the workers do."],
+        ["silence", None, 30.0, "Seconds of it until one is killed.", float],
+    ]
 
     def build_options(self) -> ServerOptions:
         return replace(super().build_options(), drain_timeout=0.5)
@@ -35,6 +39,8 @@ class Options(ListeningOptions):
 
 async def echo(connection: Connection) -> None:
     async for message in connection:
+        if message == "block":
+            threading.Event().wait()
         await connection.send(message)
 
 
@@ -68,7 +74,8 @@ def application(arguments: list[str]) -> Application:
     options = Options()
     options.parseOptions(arguments)
     made = Application("own")
-    in_workers(options, build, LIMITS).setServiceParent(made)
+    limits = replace(LIMITS, silence_timeout=options["silence"])
+    in_workers(options, build, limits).setServiceParent(made)
     return made
 
 

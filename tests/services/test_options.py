@@ -132,14 +132,16 @@ def test_connections_that_share_state_are_not_spread_over_workers(service: Any) 
 
 
 @pytest.mark.parametrize(
-    "listen", ["unix:/tmp/socket", "haproxy:tcp:0:interface=127.0.0.1", "unix:/tmp/tcp:mode=600"]
+    "listen", ["haproxy:tcp:0:interface=127.0.0.1", "haproxy:unix:/tmp/socket"]
 )
-def test_several_workers_listen_on_ports_only(listen: str) -> None:
+def test_several_workers_listen_on_what_they_can_share_only(listen: str) -> None:
     assert parse(echo, "--listen", listen)
     text = complaint(
         echo, "--listen", "tcp:0:interface=127.0.0.1", "--listen", listen, "--workers=2"
     )
     assert text.startswith(f"--listen {listen}: several workers can listen on tcp, tcp6 and ssl")
+    assert text.endswith("and on unix and systemd, where they share one")
+    assert parse(echo, "--listen", "unix:/tmp/tcp:mode=600", "--workers=2")
 
 
 def test_a_service_that_does_not_hand_itself_to_workers_says_so() -> None:

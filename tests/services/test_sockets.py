@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
+import stat
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
 from integration.peers import free_port, has_ipv6, missing
-from integration.raw import turns, within
+from integration.raw import eventually, turns, within
+from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 
@@ -24,7 +31,7 @@ def tcp(port: int = 0, host: str = "127.0.0.1") -> str:
 
 @contextmanager
 def reserved(description: str, workers: int = 2) -> Iterator[tuple[list[socket.socket], int]]:
-    reservation = Reservation(description, workers)
+    reservation = Reservation(description, workers, 64)
     (port,) = {bound.getsockname()[1] for bound in reservation.sockets}
     try:
         yield reservation.sockets, port
@@ -35,7 +42,7 @@ def reserved(description: str, workers: int = 2) -> Iterator[tuple[list[socket.s
 def refuses(description: str) -> str:
     """Return what is said of an address that cannot be had; no socket is left."""
     with pytest.raises(CannotListenError) as caught:
-        Reservation(description, 2)
+        Reservation(description, 2, 64)
     gc.collect()  # one that is not closed is a ResourceWarning
     return str(caught.value)
 
@@ -131,6 +138,139 @@ def test_ipv6() -> None:
     with reserved(r"tcp6:0:interface=\:\:1") as (sockets, port):
         assert sockets[0].getsockname()[:2] == ("::1", port)
         assert sockets[0].family == socket.AF_INET6
+
+
+# ---------------------------------------------------------------- Unix sockets
+
+
+@contextmanager
+def reserved_file(path: Path, *options: str) -> Iterator[Reservation]:
+    reservation = Reservation(":".join([f"unix:{path}", *options]), 2, 64)
+    try:
+        yield reservation
+    finally:
+        reservation.close()
+
+
+def connects(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            client.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        return True
+
+
+def test_all_workers_have_one_unix_socket_which_listens(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with reserved_file(path, "mode=600") as reservation:
+        first, second = reservation.sockets
+        assert first is second
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert connects(path)
+        reservation.vacate(1)
+        assert connects(path)
+    assert list(tmp_path.iterdir()) == []
+    assert reservation.sockets == []
+
+
+def test_a_unix_socket_that_is_in_use_is_refused_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with reserved_file(path):
+        assert "Cannot acquire lock" in refuses(f"unix:{path}")
+        assert "in use" in refuses(f"unix:{path}:lockfile=0")
+        assert connects(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    with reserved_file(path, "lockfile=0"):
+        assert [each.name for each in tmp_path.iterdir()] == ["socket"]
+        assert "in use" in refuses(f"unix:{path}")
+        assert connects(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def leave_lock(path: Path) -> None:
+    """Leave the lock that a process has which was killed."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    Path(f"{path}.lock").symlink_to(str(dead.pid))
+
+
+def test_what_is_left_of_one_that_was_killed_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    leave_lock(path)
+    with reserved_file(path):
+        assert connects(path)
+    leave_lock(path)
+    with reserved_file(path):
+        assert connects(path)
+
+
+def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    path.write_text("precious")
+    leave_lock(path)
+    assert "in use" in refuses(f"unix:{path}")
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
+    assert "No such file" in refuses(f"unix:{tmp_path}/none/socket")
+
+
+def test_a_socket_file_that_was_removed_meanwhile_is_said_and_no_more(
+    tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    path = tmp_path / "socket"
+    with reserved_file(path) as reservation:
+        (_, shared) = reservation.sockets
+        path.unlink()
+    assert (
+        f"What remains of a Unix socket: [Errno 2] No such file or directory: '{path}'" in logged()
+    )
+    assert shared.fileno() == -1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_stops_accepting_from_a_unix_socket_leaves_it_to_the_others(
+    tmp_path: Path,
+) -> None:
+    from twisted.internet import reactor
+
+    path = tmp_path / "socket"
+    description = f"unix:{path}:mode=600"
+    accepted = [0, 0]
+
+    class Counting(Protocol):
+        def connectionMade(self) -> None:
+            assert isinstance(self.factory, Factory)
+            accepted[ports.index(self.transport.server)] += 1  # type: ignore[union-attr]
+            self.transport.loseConnection()  # type: ignore[union-attr]
+
+    with reserved_file(path, "mode=600") as reservation:
+        ports: list[Any] = []
+        for shared in reservation.sockets:
+            endpoint = inherited_endpoint(description, shared.dup(), 64, reactor)
+            ports.append(await within(endpoint.listen(Factory.forProtocol(Counting))))
+        assert ports[0].getHost() == ports[1].getHost() == UNIXAddress(os.fsencode(path))
+        first, second = ports
+        first.stopReading()
+        for _ in range(3):
+            assert connects(path)
+        await eventually(lambda: accepted == [0, 3])
+        first.startReading()
+        await within(second.stopListening())
+        assert connects(path)
+        await eventually(lambda: accepted == [1, 3])
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        await within(first.stopListening())
+        assert connects(path)  # waits for a replacement
+        await turns(2)
+        assert accepted == [1, 3]
 
 
 @pytest_twisted.ensureDeferred

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ LIMITS = WorkerOptions(
     stable_after=10.0,
     max_failures=3,
     start_timeout=60.0,
+    silence_timeout=40.0,
     drain_grace=5.0,
     cut_grace=1.0,
 )
@@ -41,7 +43,7 @@ class Child:
     pid = 4711
 
     def __init__(self, protocol: Any, descriptors: dict[int, Any]) -> None:
-        self.pipes = {1: object(), 2: object(), 3: object()}
+        self.pipes = {fd: object() for fd in (1, 2, 3, 4)}
         self.told: list[dict[str, Any]] = []
         self.signals: list[str] = []
         self.alive = True
@@ -49,6 +51,7 @@ class Child:
             1: "r",
             2: "r",
             3: "w",
+            4: "r",
         }
         self._protocol = protocol
         protocol.makeConnection(self)
@@ -56,13 +59,16 @@ class Child:
     def writeToChild(self, fd: int, data: bytes) -> None:
         self.told += map(json.loads, data.splitlines())
 
-    def signalProcess(self, name: str) -> None:
+    def signalProcess(self, number: int) -> None:
         if not self.alive:
             raise ProcessExitedAlready
-        self.signals.append(name)
+        self.signals.append(signal.Signals(number).name.removeprefix("SIG"))
 
     def listens(self) -> None:
         self._protocol.childDataReceived(1, f"{LISTENS}\n".encode())
+
+    def lives(self) -> None:
+        self._protocol.childDataReceived(4, b".")
 
     def ends(self, number: int | None = None) -> None:
         self.alive = False
@@ -197,6 +203,102 @@ def test_one_that_does_not_listen_in_time_is_killed_and_replaced(made: Workers) 
     second.ends(signal.SIGKILL)
     made.reactor.advance(1)
     assert len(made.reactor.children) == 3
+
+
+def pass_time(workers: Workers, seconds: float, *alive: Child) -> None:
+    """Let time pass in small steps, in which these give signs of life."""
+    while seconds > 0:
+        step = min(seconds, 2.0)
+        workers.reactor.advance(step)
+        seconds -= step
+        for child in alive:
+            child.lives()
+
+
+def test_one_that_gives_no_sign_of_life_is_killed_and_replaced(
+    made: Workers, logged: Callable[[], str]
+) -> None:
+    first, second = listening(made)
+    assert first.told[0]["heartbeat"] == 4.0
+    pass_time(made, 100, first, second)
+    pass_time(made, 39.9, first)
+    assert (first.signals, second.signals) == ([], [])
+    pass_time(made, 0.1, first)
+    assert (first.signals, second.signals) == ([], ["QUIT"])
+    assert "Worker 2 has given no sign of life for 40 s: killed" in logged()
+    pass_time(made, 1, first)
+    assert (first.signals, second.signals) == ([], ["QUIT", "KILL"])
+    second.ends(signal.SIGKILL)
+    pass_time(made, 1, first)
+    assert len(made.reactor.children) == 3
+    pass_time(made, 59, first)  # the new one starts, and need not say anything
+    assert made.reactor.children[-1].signals == []
+
+
+def test_one_whose_parent_was_away_is_given_its_time_again(made: Workers) -> None:
+    """What it said meanwhile is not read yet when the timers run."""
+    first, second = listening(made)
+    for _ in range(3):
+        pass_time(made, 20, first, second)
+        made.reactor.advance(1000)
+        pass_time(made, 36)
+        assert (first.signals, second.signals) == ([], [])
+        first.lives()
+        second.lives()
+
+
+def test_one_that_is_silent_is_found_though_the_parent_is_always_late(made: Workers) -> None:
+    first, second = listening(made)
+    for _ in range(8):
+        made.reactor.advance(25)
+        first.lives()
+    assert (first.signals, second.signals) == ([], ["QUIT", "KILL"])
+
+
+def test_time_in_silence_was_no_service(made: Workers, exits: list[Any]) -> None:
+    """Such that hang as soon as they listen are replaced later and later, and end it at last."""
+    children = listening(made)
+    for _ in range(3):
+        assert made.reactor.stopped == 0
+        pass_time(made, 41)
+        for child in children:
+            assert child.signals == ["QUIT", "KILL"]
+            child.ends(signal.SIGKILL)
+        count = len(made.reactor.children)
+        made.reactor.advance(0.49)
+        assert len(made.reactor.children) == count
+        made.reactor.advance(5)
+        children = made.reactor.children[count:]
+        for child in children:
+            child.listens()
+    assert made.reactor.stopped == len(exits) == 1
+
+
+def test_one_that_served_before_it_fell_silent_is_replaced_at_once(made: Workers) -> None:
+    first, second = listening(made)
+    pass_time(made, 12, first, second)
+    pass_time(made, 41, second)
+    first.ends(signal.SIGKILL)
+    made.reactor.advance(0)
+    assert len(made.reactor.children) == 3
+
+
+def test_what_drains_with_the_service_has_its_own_deadline(made: Workers) -> None:
+    first, second = listening(made)
+    pass_time(made, 35)
+    made.stopService()
+    made.reactor.advance(14.9)
+    assert (first.signals, second.signals) == (["TERM"], ["TERM"])
+
+
+def test_none_waits_for_ever(made: Workers) -> None:
+    made.limits = replace(LIMITS, silence_timeout=None)
+    first, second = listening(made)
+    pass_time(made, 1000)
+    assert (first.signals, second.signals) == ([], [])
+    first.ends(signal.SIGKILL)
+    made.reactor.advance(1)
+    assert made.reactor.children[-1].told[0]["heartbeat"] is None
 
 
 def test_one_that_cannot_be_started_is_tried_again(made: Workers) -> None:

@@ -14,13 +14,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pytest
 import pytest_twisted
 from integration.peers import free_port, has_ipv6, missing
-from integration.raw import Raw, close_frame, eventually, open_raw, within
+from integration.raw import Raw, close_frame, eventually, frame, open_raw, within
 from twisted.internet import ssl
+from twisted.internet.task import deferLater
 
 from wsframe.client import connect
 
@@ -30,6 +32,8 @@ from .test_options import certificate
 from .test_twistd import JSON, gone
 
 ANY = "tcp:0:interface=127.0.0.1"
+SILENCE = 1.5
+"""Seconds, in the tests of those that hang."""
 
 
 def connections(pid: int, port: int) -> list[int]:
@@ -172,14 +176,18 @@ async def test_over_tls_on_several_ports(tmp_path: Path) -> None:
         assert await this.process.ended() in TERMINATED
 
 
+@pytest.mark.parametrize(
+    ("reactor", "name"), [("asyncio", "AsyncioSelectorReactor"), ("corked", "CorkedReactor")]
+)
 @pytest_twisted.ensureDeferred
 async def test_a_service_of_ones_own_runs_in_workers_with_the_reactor_of_the_parent(
-    tmp_path: Path,
+    tmp_path: Path, reactor: str, name: str
 ) -> None:
-    async with served(own(tmp_path, reactor="asyncio")) as this:
-        said = re.findall(r"The reactor is (\w+)", this.process.output)
-        assert said == ["AsyncioSelectorReactor"] * 2
+    async with served(own(tmp_path, reactor=reactor)) as this:
+        said = re.findall(r"worker (\d)\] The reactor is (\w+)", this.process.output)
+        assert sorted(said) == [("1", name), ("2", name)]
         (raw,) = await this.open(1)
+        await expect_echo(raw)
         this.process.signal(signal.SIGTERM)
         await expect_1001(raw)
         assert await this.process.ended() in TERMINATED
@@ -222,6 +230,72 @@ async def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_meanwhil
         more = await this.open()
         assert this.connections()[this.pids[1]]
         for raw in [*opened, *more]:
+            await raw.drop()
+
+
+async def expect_echo(raw: Raw) -> None:
+    """See that whoever has the connection serves it."""
+    raw.write(frame(1, b"still there"))
+    assert await raw.read_frame() == (1, b"still there")
+
+
+@pytest.mark.parametrize("how", ["stopped", "blocked"])
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_hangs_is_replaced_and_the_others_serve_meanwhile(
+    tmp_path: Path, how: str
+) -> None:
+    async with served(own(tmp_path, "--silence", str(SILENCE))) as this:
+        first, second = this.pids[1], this.pids[2]
+        opened = await this.open()
+        of_first = connections(first, this.port)
+        hung = [raw for raw in opened if raw.transport.getHost().port in of_first]
+        others = [raw for raw in opened if raw not in hung]
+        if how == "stopped":
+            os.kill(first, signal.SIGSTOP)
+        else:
+            hung[0].write(frame(1, b"block"))
+        for raw in others:
+            await expect_echo(raw)
+        await this.process.says(f"Worker 1 has given no sign of life for {SILENCE:g} s: killed")
+        await this.process.says(rf"Worker 1 \(process {first}\) was ended by SIGKILL; the next one")
+        for raw in hung:
+            await within(raw.ended())
+        await this.replaced(1)
+        more = await this.open()
+        assert all(this.connections().values())
+        for raw in [*others, *more]:
+            await expect_echo(raw)
+            await raw.drop()
+        assert this.pids[2] == second
+        assert this.process.output.count(": killed") == 1
+        where = r'Worker 1:   File ".*own_service.py", line \d+ in echo'
+        assert len(re.findall(where, this.process.output)) == (how == "blocked")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_was_suspended_kills_none_of_its_workers(tmp_path: Path) -> None:
+    """The parent goes on first, and hears nothing of its workers at first."""
+    from twisted.internet import reactor
+
+    async with served(own(tmp_path, "--silence", str(SILENCE))) as this:
+        workers = list(this.pids.values())
+        opened = await this.open(4)
+        for away in ([this.process.pid], [*workers, this.process.pid]):
+            for pid in away:
+                os.kill(pid, signal.SIGSTOP)
+            await deferLater(reactor, 2 * SILENCE)  # type: ignore[arg-type]
+            for pid in reversed(away):
+                os.kill(pid, signal.SIGCONT)
+                await deferLater(reactor, SILENCE / 3)  # type: ignore[arg-type]
+            for raw in opened:
+                await expect_echo(raw)
+        await deferLater(reactor, 2 * SILENCE)  # type: ignore[arg-type]
+        assert list(this.pids.values()) == workers
+        assert "killed" not in this.process.output
+        # It has an eye on them all the same.
+        os.kill(workers[1], signal.SIGSTOP)
+        await this.replaced(2)
+        for raw in opened:
             await raw.drop()
 
 
@@ -320,6 +394,68 @@ async def test_ctrl_c_in_a_terminal_drains() -> None:
 # ---------------------------------------------------------------- where they listen
 
 
+def at(path: Path) -> str:
+    return f"ws+unix://{quote(str(path), safe='')}/"
+
+
+async def speaks(url: str) -> None:
+    async with connect(url) as connection:
+        await connection.send("who is there?")
+        assert await within(connection.recv()) == "who is there?"
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_a_unix_socket_whoever_is_there_accepts(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with served(echo("--listen", f"unix:{path}:mode=600")) as this:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        for pid in this.pids.values():
+            os.kill(pid, signal.SIGSTOP)
+            for _ in range(3):
+                await speaks(at(path))
+            os.kill(pid, signal.SIGCONT)
+        # One that ends takes nothing with it.
+        os.kill(this.pids[1], signal.SIGTERM)
+        await this.replaced(1)
+        os.kill(this.pids[2], signal.SIGSTOP)
+        await speaks(at(path))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        # Where there is nobody, one waits for those that are to come.
+        for pid in this.pids.values():
+            os.kill(pid, signal.SIGKILL)
+        await this.process.says(r"(?s)Worker 1 .*ended by SIGKILL.*ended by SIGKILL")
+        await speaks(at(path))
+        async with connect(at(path)) as connection:
+            this.process.signal(signal.SIGTERM)
+            assert (await within(connection.when_closed())).code == 1001
+        assert await this.process.ended() in TERMINATED
+        assert list(tmp_path.iterdir()) == []
+        assert "Traceback" not in this.process.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_goes_from_a_parent_that_was_killed_to_the_next(
+    tmp_path: Path,
+) -> None:
+    """Though workers of the first one are still there."""
+    path = tmp_path / "socket"
+    listen = ("--listen", f"unix:{path}")
+    async with served(echo(*listen)) as this:
+        refused = echo(*listen)
+        assert await refused.ended() == 1
+        assert "Cannot acquire lock" in refused.output
+        os.kill(this.pids[1], signal.SIGSTOP)
+        await this.process.kill()
+        async with served(echo(*listen)) as other:
+            await speaks(at(path))
+            os.kill(this.pids[1], signal.SIGCONT)
+            await eventually(this.all_gone)
+            await speaks(at(path))
+            other.process.signal(signal.SIGTERM)
+            assert await other.process.ended() in TERMINATED
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_port_that_is_taken_ends_it_at_once() -> None:
     """Although the kernel would let it in beside workers of the same user."""
@@ -330,6 +466,54 @@ async def test_a_port_that_is_taken_ends_it_at_once() -> None:
         assert len(re.findall(text, process.output)) == 1
         assert "is process" not in process.output
         assert (await get(this.port, "/healthz"))[0] == 200
+
+
+SYSTEMD = """
+import os, socket, sys
+kind, command = sys.argv[1], sys.argv[2:]
+if kind == "UNIX":
+    opened = socket.socket(socket.AF_UNIX)
+    opened.bind("socket")
+    os.chmod("socket", 0o600)
+else:
+    opened = socket.socket()
+    opened.bind(("127.0.0.1", 0))
+opened.listen(16)
+os.dup2(opened.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "ours"}
+os.execv(command[0], command)
+"""
+"""Opens a socket and passes it on, as systemd does."""
+
+
+@pytest.mark.parametrize("kind", ["INET", "UNIX"])
+@pytest_twisted.ensureDeferred
+async def test_whoever_is_there_accepts_from_a_socket_of_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = (twistd(), "--nodaemon", "--pidfile=", "ws-echo", "--workers", "2")
+    listen = f"systemd:domain={kind}:name=ours"
+    process = Process(sys.executable, "-c", SYSTEMD, kind, *command, "--listen", listen)
+    async with served(process) as this:
+        url = at(tmp_path / "socket") if kind == "UNIX" else f"ws://127.0.0.1:{this.port}/"
+        for pid in this.pids.values():
+            os.kill(pid, signal.SIGSTOP)
+            for _ in range(3):
+                await speaks(url)
+            os.kill(pid, signal.SIGCONT)
+        os.kill(this.pids[1], signal.SIGTERM)
+        await this.replaced(1)
+        os.kill(this.pids[2], signal.SIGSTOP)
+        await speaks(url)
+        os.kill(this.pids[2], signal.SIGCONT)
+        this.process.signal(signal.SIGTERM)
+        assert await this.process.ended() in TERMINATED
+    assert "Traceback" not in process.output
+    if kind == "UNIX":  # it is not ours
+        assert [each.name for each in tmp_path.iterdir()] == ["socket"]
+        assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
 
 
 def interpreter() -> str:

@@ -26,6 +26,7 @@ from wsframe.handling import Handler
 from wsframe.options import DEFAULT_SERVER_OPTIONS, MAX_WORKERS, ServerOptions
 from wsframe.protocol import Accept
 from wsframe.server import Server, WebSocketServerService
+from wsframe.services.sockets import SHAREABLE, endpoint_kind
 from wsframe.services.tracing import TRACE_FLAGS, TRACE_PARAMETERS, Tracing
 from wsframe.token_files import load_tokens
 
@@ -154,11 +155,14 @@ class ListeningOptions(usage.Options):
         with naming("token-file"):
             self.tokens = None if self["token-file"] is None else load_tokens(self["token-file"])
         for description in self["listen"]:
-            _check_endpoint(description)
-            if self.workers > 1 and _kind(description) not in _INTERNET:
+            kind = endpoint_kind(description)
+            if self.number is None or kind != "systemd":  # only the parent was given the socket
+                _check_endpoint(description)
+            if self.workers > 1 and kind not in SHAREABLE:
                 raise usage.UsageError(
                     f"--listen {description}: several workers can listen on tcp, tcp6 and ssl only,"
-                    " where each has a socket of its own for the same port (SO_REUSEPORT)"
+                    " where each has a socket of its own for the same port (SO_REUSEPORT), and on"
+                    " unix and systemd, where they share one"
                 )
             if self.loopback_only and not _is_local(description):
                 raise usage.UsageError(
@@ -233,10 +237,6 @@ def _check_endpoint(description: str) -> None:
 
 _INTERNET: Final = frozenset({"tcp", "tcp6", "ssl"})
 _SEPARATOR: Final = re.compile(r"(?<!\\):")
-
-
-def _kind(description: str) -> str:
-    return _SEPARATOR.split(description)[0]
 
 
 def _is_local(description: str) -> bool:

@@ -1,13 +1,16 @@
 """One of several processes that serve together: what it does from its first line on.
 
 Standard output carries its log to the parent, a JSON object a line, and one line that says that it
-listens. The pipe over which the parent talks to it ends with the parent, and then so does it.
+listens. The pipe over which the parent talks to it ends with the parent, and then so does it. A
+third one tells the parent that the reactor turns.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone, ReactorNotRunning
 from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -27,13 +31,13 @@ from twisted.python.reflect import namedAny
 from wsframe.services.jsonlog import JSONLog
 from wsframe.services.listening import ListeningOptions, ListeningService
 from wsframe.services.sockets import inherited_endpoint
-from wsframe.services.worker_start import CONTROL
+from wsframe.services.worker_start import ALIVE, CONTROL
 
 __all__ = ["FIRST_SOCKET", "LISTENS", "run"]
 
 _log: Final = Logger(namespace="wsframe.services")
 
-FIRST_SOCKET: Final = CONTROL + 1
+FIRST_SOCKET: Final = ALIVE + 1
 """The file descriptor of the first endpoint's socket; the others follow."""
 
 LISTENS: Final = '{"listens": true}'
@@ -45,6 +49,8 @@ def run(given: dict[str, Any], rest: bytes) -> int:
 
     `rest` is what came behind that line.
     """
+    # Files, lines and functions, no values; by C code, as a loop that is blocked runs no Python.
+    faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
     output = sys.stdout
     globalLogBeginner.beginLoggingTo([JSONLog(output)])
     status = 1
@@ -78,6 +84,7 @@ class _Worker:
         ]
         self._service: ListeningService = namedAny(given["build"])(self._options)
         self._tracing: bool = given["tracing"]
+        self._heartbeat: float | None = given["heartbeat"]
         self._control = _Control(self, rest)
 
     def serve(self, tell: Callable[[], object]) -> None:
@@ -87,6 +94,11 @@ class _Worker:
         self._service.startService()
         self.trace(self._tracing)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._service.stopService)
+        if self._heartbeat is not None:
+            os.set_blocking(ALIVE, False)
+            beating = LoopingCall(_beat)
+            beating.clock = self._reactor
+            beating.start(self._heartbeat)
         self._control.startReading()
         self._reactor.callWhenRunning(self._control.look)
         self._reactor.run()
@@ -142,6 +154,11 @@ class _Control(FileDescriptor):
         if reason.check(ConnectionDone):  # and not by the reactor's end
             _log.warn("The parent process is gone")
             self._worker.stop()
+
+
+def _beat() -> None:
+    with suppress(OSError):  # the parent does not read, or is gone
+        os.write(ALIVE, b".")
 
 
 def _inherited(number: int) -> socket.socket:

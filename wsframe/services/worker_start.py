@@ -11,12 +11,17 @@ import sys
 CONTROL = 3
 """The file descriptor on which the parent talks to a worker, in JSON, a line each."""
 
+ALIVE = 4
+"""The file descriptor on which a worker says that it lives. Not its output: there a line that
+something else began would swallow it, and a parent that does not read would block it."""
+
 
 def main() -> None:
     """Take the parent's first line, and become a worker."""
     # Ctrl-C in a terminal goes to all processes of a session. The parent gets it, and tells us.
     os.setsid()
-    os.set_inheritable(CONTROL, False)
+    for descriptor in (CONTROL, ALIVE):
+        os.set_inheritable(descriptor, False)
     first, rest = b"", b""
     while b"\n" not in first:
         data = os.read(CONTROL, 65536)

@@ -5,6 +5,12 @@ to. A worker learns all it needs over a pipe, never by its arguments, and ends w
 so a parent that is killed leaves none behind. The first worker that ends before any has ever
 listened ends the service, as there is then something wrong with it; those that end later are
 replaced, as `WorkerOptions` says.
+
+A worker whose loop is blocked for good does not end, and the kernel goes on to give it its share of
+the connections. So each tells the parent time and again that its reactor turns, and one that has
+been silent for too long says where it is, if it still can, and is killed. The parent waits for that
+sign as a connection's keepalive waits for a message: while it was itself stopped, suspended or
+blocked it counts nothing.
 """
 
 from __future__ import annotations
@@ -33,12 +39,13 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from wsframe.clock import global_reactor, use_monotonic_clock
+from wsframe.core.keepalive import Action, Keepalive
 from wsframe.options import DEFAULT_WORKER_OPTIONS, WorkerOptions
 from wsframe.services import worker_start
 from wsframe.services.listening import ListeningOptions, ListeningService, cut_on_next_signal
-from wsframe.services.sockets import Reservation, stop_accepting
+from wsframe.services.sockets import Reservation
 from wsframe.services.worker import FIRST_SOCKET, LISTENS
-from wsframe.services.worker_start import CONTROL
+from wsframe.services.worker_start import ALIVE, CONTROL
 
 __all__ = ["Workers", "in_workers"]
 
@@ -46,6 +53,10 @@ _log: Final = Logger(namespace="wsframe.services")
 
 MAX_LINE: Final = 1024 * 1024
 """Bytes of one line of a worker's output; what is longer is cut. The JSON log's own are shorter."""
+
+HEARTBEATS: Final = 10
+"""Signs of life that a worker gives within `silence_timeout`, any of which will do: with the
+default one in three seconds, which costs nothing."""
 
 Options = TypeVar("Options", bound=ListeningOptions)
 
@@ -90,6 +101,7 @@ class Workers(Service):
         self._signalled = options.tracing.asked_for
         self._tracing = options.tracing.at_once
         self._drain_timeout = options.server_options.drain_timeout
+        self._backlog = options.server_options.backlog
         self.limits = limits
         self.reactor: Any = global_reactor()
         self._reservations: list[Reservation] = []
@@ -125,7 +137,9 @@ class Workers(Service):
             return
         try:
             for description in self._listen:
-                self._reservations.append(Reservation(description, len(self._places)))
+                self._reservations.append(
+                    Reservation(description, len(self._places), self._backlog)
+                )
         except Exception as error:
             _log.error("Cannot listen: {error}", error=str(error))
             self._release()
@@ -150,8 +164,14 @@ class Workers(Service):
 
     def first_line(self, number: int) -> dict[str, Any]:
         """Return what the worker with that number is told first."""
-        path = list(map(str, sys.path))
-        return {**self._given, "number": number, "path": path, "tracing": self._tracing}
+        limit = self.limits.silence_timeout
+        return {
+            **self._given,
+            "number": number,
+            "path": list(map(str, sys.path)),
+            "tracing": self._tracing,
+            "heartbeat": None if limit is None else limit / HEARTBEATS,
+        }
 
     def listens(self) -> None:
         """Note that a worker has come as far as that."""
@@ -163,8 +183,8 @@ class Workers(Service):
             _log.info("Worker {worker} {what}", worker=place.number, what=what)
             self._look()
             return
-        for bound in self.sockets(place.number):
-            stop_accepting(bound)
+        for reservation in self._reservations:
+            reservation.vacate(place.number)
         if not self._ever_listened:
             self._fail(f"Worker {place.number} {what}, before any worker listened")
         elif all(each.failures >= self.limits.max_failures for each in self._places):
@@ -260,6 +280,9 @@ class _Place:
         self._call: IDelayedCall | None = None
         self._deaths = 0
         self._since: float | None = None
+        self._until: float | None = None
+        """When one that was killed for its silence was heard last."""
+        self._life: Keepalive | None = None
 
     @property
     def occupied(self) -> bool:
@@ -275,9 +298,8 @@ class _Place:
     def _is_stable(self) -> bool:
         if self._since is None:
             return False
-        return bool(
-            self.workers.reactor.seconds() - self._since >= self.workers.limits.stable_after
-        )
+        until = self.workers.reactor.seconds() if self._until is None else self._until
+        return bool(until - self._since >= self.workers.limits.stable_after)
 
     def start(self) -> None:
         """Start a worker."""
@@ -285,7 +307,7 @@ class _Place:
         self._call = None
         process = _Process(self)
         sockets = workers.sockets(self.number)
-        fds: dict[int, Any] = {1: "r", 2: "r", CONTROL: "w"}
+        fds: dict[int, Any] = {1: "r", 2: "r", CONTROL: "w", ALIVE: "r"}
         fds |= {FIRST_SOCKET + place: one.fileno() for place, one in enumerate(sockets)}
         command = [sys.executable, "-P", str(worker_start.__file__)]
         try:
@@ -331,14 +353,48 @@ class _Place:
             return
         self._cancel()
         self._since = self.workers.reactor.seconds()
+        self._life = Keepalive(None, None, message_timeout=self.workers.limits.silence_timeout)
+        self._life.start(self._since)
+        self._wait_for_life()
         self.workers.listens()
         _log.info("Worker {worker} listens", worker=self.number)
+
+    def lives(self) -> None:
+        """From the process: its reactor turns."""
+        if self._life is not None:
+            self._life.heard = self.workers.reactor.seconds()
+            self._life.message()
+
+    def _wait_for_life(self) -> None:
+        deadline = None if self._life is None else self._life.deadline
+        if deadline is not None:
+            reactor = self.workers.reactor
+            self._call = reactor.callLater(max(0.0, deadline - reactor.seconds()), self._look)
+
+    def _look(self) -> None:
+        self._call = None
+        if self._life is None or self._life.wake(self.workers.reactor.seconds()) is Action.NOTHING:
+            self._wait_for_life()
+            return
+        self._until = self._life.heard
+        limits = self.workers.limits
+        if self.signal(signal.SIGQUIT):
+            _log.error(
+                "Worker {worker} has given no sign of life for {seconds:g} s: killed",
+                worker=self.number,
+                seconds=limits.silence_timeout,
+            )
+            self._call = self.workers.reactor.callLater(limits.cut_grace, self._kill)
+
+    def _kill(self) -> None:
+        self._call = None
+        self.signal(signal.SIGKILL)
 
     def ended(self, what: str) -> None:
         """From the process: it is gone."""
         self._cancel()
         self._deaths = 0 if self._is_stable else self._deaths + 1
-        self._process = self._since = None
+        self._process = self._since = self._until = self._life = None
         self.workers.ended(self, what)
 
     def stop(self) -> None:
@@ -372,7 +428,10 @@ class _Process(ProcessProtocol):
         self.pid = transport.pid
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        self._output[childFD].received(data)
+        if childFD == ALIVE:
+            self._place.lives()
+        else:
+            self._output[childFD].received(data)
 
     def _said(self, line: str) -> None:
         if line == LISTENS:
@@ -390,7 +449,7 @@ class _Process(ProcessProtocol):
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal; return whether there was a process to get it."""
         try:
-            self.transport.signalProcess(number.name.removeprefix("SIG"))
+            self.transport.signalProcess(int(number))
         except ProcessExitedAlready:
             return False
         return True
