@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "wsframe.clock",
         "wsframe.deadlines",
         "wsframe.private_file",
+        "wsframe.tls_transport",
         "wsframe.token_files",
     ),
     ("wsframe.core.*",),

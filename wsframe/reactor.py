@@ -46,10 +46,18 @@ from typing import Any, Final
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionFdescWentAway
-from twisted.internet.interfaces import IWriteDescriptor
+from twisted.internet.interfaces import (
+    IConnector,
+    IListeningPort,
+    IOpenSSLContextFactory,
+    IProtocolFactory,
+    IWriteDescriptor,
+)
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST, installReactor
 from twisted.logger import Logger
 from twisted.python import context, log, threadable
+
+from wsframe.tls_transport import TLSFactory, TLSListener
 
 try:
     from twisted.internet.epollreactor import EPollReactor
@@ -127,6 +135,32 @@ class CorkedReactor(EPollReactor):
         pending = [*self._pending]
         self._pending.clear()
         return [*dict.fromkeys([*super().removeAll(), *pending])]
+
+    # --- TLS --------------------------------------------------------------------------------------
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: IOpenSSLContextFactory,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        """Twisted: listen for TLS; the transports are those of `wsframe.tls_transport`."""
+        return TLSListener(self).listenSSL(port, factory, contextFactory, backlog, interface)
+
+    def connectSSL(
+        self,
+        host: str,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: IOpenSSLContextFactory,
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> IConnector:
+        """Twisted: connect for TLS, with the same transports."""
+        encrypted = TLSFactory(contextFactory, True, factory, clock=self)
+        return self.connectTCP(host, port, encrypted, timeout, bindAddress)
 
     # --- the turn ---------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from wsframe.core.closing import check_close
 from wsframe.handling import Handler, handle
 from wsframe.options import DEFAULT_SERVER_OPTIONS, Deflate, ServerOptions, check_compression
 from wsframe.protocol import ConnectionServerFactory, Listener, ProcessRequest, Wire
+from wsframe.tls_transport import TLSListener
 from wsframe.trace import Trace, check_trace
 
 __all__ = ["Connections", "Listen", "Server", "Serving", "WebSocketServerService", "serve"]
@@ -330,9 +331,10 @@ def _endpoints(
 def _endpoint(reactor: IReactorTime, given: Any, options: ServerOptions) -> IStreamServerEndpoint:
     example = "such as 'tcp:8765:interface=127.0.0.1'"
     if isinstance(given, str):
+        listener = TLSListener(reactor) if given.startswith("ssl:") else reactor
         try:
             described: IStreamServerEndpoint = serverFromString(
-                reactor, with_backlog(given, options.backlog)
+                listener, with_backlog(given, options.backlog)
             )
             return described
         except (ValueError, TypeError) as error:

@@ -16,7 +16,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.ssl import CertificateOptions
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,6 +27,7 @@ from wsframe.errors import (
     Phase,
     TLSFailed,
 )
+from wsframe.tls_transport import TLSFactory
 
 __all__ = ["TLSEndpoint"]
 
@@ -150,5 +150,5 @@ class TLSEndpoint:
         return connect_link(
             self._endpoint,
             _TLSLink(factory, self._watch, self._to, self._phase),
-            lambda inner: TLSMemoryBIOFactory(creator, True, inner, clock=self._clock),
+            lambda inner: TLSFactory(creator, True, inner, clock=self._clock),
         )

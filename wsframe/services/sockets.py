@@ -33,12 +33,12 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 from zope.interface import implementer
 
 from wsframe.server import with_backlog
+from wsframe.tls_transport import TLSFactory
 
 __all__ = ["SHAREABLE", "Reservation", "endpoint_kind", "inherited_endpoint", "stop_accepting"]
 
@@ -243,7 +243,7 @@ class _Listening:
         backlog: int = 50,
         interface: str = "",
     ) -> IListeningPort:
-        encrypted = TLSMemoryBIOFactory(contextFactory, False, factory)
+        encrypted = TLSFactory(contextFactory, False, factory)
         return self.listenTCP(port, encrypted, backlog, interface)
 
 
