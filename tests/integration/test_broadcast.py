@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -83,6 +84,8 @@ async def test_a_hundred_get_everything_in_order_over_many_turns(
         monkeypatch.setattr(fanout, name, 0.0005)
     monkeypatch.setattr(fanout, "UNTIMED", 16)
     monkeypatch.setattr(fanout, "AT_A_TIME", 2)
+    looks = count()
+    monkeypatch.setattr(fanout, "monotonic", lambda: next(looks) * 0.0001)
     async with serving(compression=compression) as (server, url, handled):
         clients = [await connect(url, compression=Deflate()) for _ in range(100)]
         sides = [await handled.next() for _ in clients]
