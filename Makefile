@@ -1,15 +1,19 @@
 # Everything runs from .venv, which is made on first use. Each step leaves a stamp, so that a
 # second run starts at once.
 #
+#   make venv                 .venv alone, empty; PYTHON=/path/to/python says of which Python
 #   make demo                 the monitor, with an agent for this machine
 #   make test ARGS="-k foo"   the tests, on every core, with arguments for pytest; -n0: in one process
+#   make peers                what `make test` installs: packages of the system and of npm; tests nothing
 #   make coverage             the same in one process, with what they do not reach
 #   make lint                 ruff and mypy
 #   make soak                 a hundred thousand reconnects, and nothing is left of them
 #   make kerberos             the tests that need a KDC; compiles what they take, for minutes
 #   make reactor-conformance  all of Twisted's own tests on the corked reactor, for four minutes
 #   make conformance          Autobahn's testsuite, for an hour; needs Python 2.7. ARGS=--quick: minutes
-#   make bench                the benches, beside their peers, for twenty-five minutes
+#   make bench                the benches, beside their peers, for twenty-five minutes.
+#                             ARGS=--smoke: seconds, to see that they work
+#   make bench-data, make bench-tunnel  one of the two; ARGS="--rows 128" goes to it
 #   make fuzz                 the parsers, by atheris, for SECONDS_EACH (60) each
 #   make hostile              what attackers cost the server, for twelve minutes
 #   make clean                remove what the above made
@@ -29,7 +33,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 ARGS ?=
 
-.PHONY: help venv demo peers test coverage lint soak kerberos bench fuzz hostile clean
+.PHONY: help venv demo peers test coverage lint soak kerberos fuzz hostile clean
+.PHONY: bench bench-data bench-tunnel
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -172,10 +177,16 @@ kerberos: $(VENV)/.test
 conformance: $(VENV)/.runtime $(VENV27)/.made
 	@PYTHONPATH=tests $(BIN)/python -m conformance $(ARGS)
 
-# The figures go to bench/results; bench/README.md says how to read them.
-bench: peers $(BENCH_VENV)/.made
-	@$(BENCH_VENV)/bin/python bench/data.py --json bench/results/data.json
-	$(BIN)/python bench/tunnel.py --json bench/results/tunnel.json
+# The figures go to bench/results; bench/README.md says how to read them. What is run with ARGS is less
+# than all, or nothing but smoke: it is printed, and leaves the figures alone that are there.
+bench: bench-data
+	@$(MAKE) --no-print-directory --silent bench-tunnel
+
+bench-data: peers $(BENCH_VENV)/.made
+	@$(BENCH_VENV)/bin/python bench/data.py $(or $(ARGS),--json bench/results/data.json)
+
+bench-tunnel: peers
+	@$(BIN)/python bench/tunnel.py $(or $(ARGS),--json bench/results/tunnel.json)
 
 # atheris has wheels for CPython 3.11 to 3.13 on Linux. What it finds it prints, and keeps in .fuzz;
 # `.venv/bin/python tests/fuzz TARGET FILE` shows it again.

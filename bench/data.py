@@ -197,6 +197,7 @@ def main() -> None:
     peers = [peer for peer in wanted if peer.name not in missing]
     result = described(peers)
     result |= {
+        "smoke": arguments.smoke,
         "rounds": arguments.rounds,
         "scale": arguments.scale,
         "most connections": most,

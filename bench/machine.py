@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+SMOKE = "A smoke run: it shows that the bench works, and its figures mean nothing."
+
 
 def described(*distributions: str) -> dict[str, Any]:
     """Return the machine, and the versions of these distributions."""

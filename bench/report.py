@@ -83,12 +83,16 @@ def _at_limit(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def as_markdown(result: dict[str, Any], names: list[str]) -> str:
-    """Return the whole report; `names` are the peers in the order of the columns."""
+    """Return the whole report; `names` are the peers in the order of the columns.
+
+    That of a smoke run says first that it means nothing, and has neither ratios nor goals.
+    """
     rows = [row for row in result["rows"] if row["peers"]]
     ours = [name for name in names if name.startswith("wsframe")]
     peers = [name for name in names if name not in ours]
     parts = [
         "# The data path\n",
+        *([machine.SMOKE + "\n"] if result["smoke"] else ()),
         f"Rounds: {result['rounds']}; all figures are medians. {machine.as_text(result)}\n",
         "## Costs\n",
         "CPU time of the server (in the rows of the client, of the client), and its memory.\n",
@@ -96,7 +100,7 @@ def as_markdown(result: dict[str, Any], names: list[str]) -> str:
     ]
     if limits := _at_limit(rows):
         parts.append(f"The load was busy all the time in: {', '.join(limits)}.\n")
-    for name in ours if peers else ():
+    for name in ours if peers and not result["smoke"] else ():
         lines, goals, met = _ratios(rows, name, peers)
         parts.append(f"## {name}\n")
         parts.append(f"The figure of each peer, divided by ours. Goals met: {met} of {goals}.\n")

@@ -5,7 +5,7 @@
 The clients take turns, in another order each round, because a machine is not equally fast all the
 time; the tables have the medians, and the ratios are the medians of each round's. The clients run
 on the first core, origin and proxies on the others. README.md, beside this file, says how to read
-the tables.
+the tables. It takes the environment of the tests, which `make peers` makes in .venv.
 """
 
 from __future__ import annotations
@@ -25,8 +25,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+try:
+    import pytest
+except ModuleNotFoundError:
+    sys.exit(
+        "bench/tunnel.py starts its proxies as the tests do, and takes their environment: "
+        "`make peers` makes it, in .venv"
+    )
+
 import machine
-import pytest
 import setup_time
 from integration.certificates import Authority
 from integration.proxies import PASSWORD, USER, Proxies
@@ -250,11 +257,13 @@ def print_setup(rows: list[dict[str, Any]], round_trip: float) -> None:
 
 async def bench(reactor: Any, arguments: argparse.Namespace) -> None:
     result = machine.described("wsframe", "twisted", "pyopenssl")
+    if arguments.smoke:
+        print(machine.SMOKE)
     print(machine.as_text(result))
     rounds, size, round_trip = arguments.rounds, arguments.size, 0.04
     if arguments.smoke:
         rounds, size, round_trip = 1, 1, 0.01
-    result |= {"rounds": rounds, "MiB": size}
+    result |= {"smoke": arguments.smoke, "rounds": rounds, "MiB": size}
     result["throughput"] = await measure_throughput(reactor, rounds, size * MIB)
     print_throughput(result["throughput"], goals=not arguments.smoke)
     result["setup"] = await measure_setup(reactor, rounds, round_trip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from integration.peers import NODE_MODULES, missing, program
 from websockets.sync.server import serve
 
 BENCH = Path(__file__).parent.parent / "bench"
+SMOKE = "A smoke run: it shows that the bench works, and its figures mean nothing."
 
 
 def require_compiler() -> None:
@@ -39,7 +41,9 @@ def smoke(name: str, report: Path) -> tuple[str, Any]:
     return done.stdout, json.loads(report.read_text())
 
 
-def test_bench_of_the_data_path_measures_every_row_of_every_server(tmp_path: Path) -> None:
+def test_bench_of_the_data_path_measures_every_row_of_every_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of those that the tests have installed; of the others it says that they are left out."""
     require_compiler()
     program("node")
@@ -58,8 +62,14 @@ def test_bench_of_the_data_path_measures_every_row_of_every_server(tmp_path: Pat
         if not row["row"].startswith("memory"):  # of thirty connections, it can be none
             for values in row["peers"].values():
                 assert min(values["figure"], values["a second"], *values["rounds"]) > 0
-    assert "Goals met: " in printed
+    assert printed.splitlines()[2] == SMOKE
+    assert "Goals met: " not in printed
     assert report.with_suffix(".md").read_text() == printed
+    monkeypatch.syspath_prepend(BENCH)
+    as_markdown = runpy.run_path(str(BENCH / "report.py"))["as_markdown"]
+    in_earnest = as_markdown(result | {"smoke": False}, list(result["rows"][0]["peers"]))
+    assert "Goals met: " in in_earnest
+    assert SMOKE not in in_earnest
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +152,23 @@ def test_bench_of_tunnels_measures_every_way(tmp_path: Path) -> None:
     }
     assert min(row["round trips"] for row in result["setup"]) > 0
     assert "below the goal" not in printed
+    assert printed.startswith(SMOKE)
+
+
+def test_bench_of_tunnels_says_which_environment_it_takes(tmp_path: Path) -> None:
+    """Where pytest is missing, as in the environment of a user."""
+    (tmp_path / "pytest.py").write_text("raise ModuleNotFoundError('pytest')\n")
+    done = subprocess.run(
+        [sys.executable, BENCH / "tunnel.py", "--smoke"],
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "`make peers` makes it" in done.stderr
+    assert "Traceback" not in done.stderr

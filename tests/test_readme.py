@@ -44,7 +44,9 @@ MARKS = (
     "async def echo",
     'await connection.send("Hello!")\n        print(await',
     "TLSOptions(",
-    "asyncioreactor.install",
+    'listen = "ssl:',
+    "Hello from asyncio!",
+    "async def slow_echo",
     "ProxyError",
     "WebSocketClientService(",
     "twistd --nodaemon ws-echo",
@@ -153,11 +155,23 @@ def test_the_server_and_the_client_talk() -> None:
             output, _ = process.communicate(timeout=WAIT)
         assert output == "Hello!\n"
         assert process.returncode == 0
-        asyncio_client = block("asyncioreactor.install").replace("8765", str(port))
-        with python(asyncio_client) as process:
-            output, _ = process.communicate(timeout=WAIT)
-        assert output == "Hello from asyncio!\n"
-        assert process.returncode == 0
+        assert said_from_asyncio(port) == "Hello from asyncio!\n"
+
+
+def said_from_asyncio(port: int) -> str:
+    """Return what the client's block for asyncio prints, with a server on that port."""
+    with python(block("Hello from asyncio!").replace("8765", str(port))) as process:
+        output, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 0
+    return output
+
+
+def test_the_handler_that_waits_for_asyncio_echoes() -> None:
+    """Within asyncio's loop, both sides."""
+    port = free_port()
+    with python(block("async def slow_echo").replace("8765", str(port))):
+        until("the server listens", lambda: listens(port))
+        assert said_from_asyncio(port) == "Hello from asyncio!\n"
 
 
 def test_ctrl_c_ends_the_server_with_close_frames() -> None:
@@ -201,6 +215,41 @@ from wsframe import connect
 async def main(reactor):
     async with connect("{uri}", tls=tls) as connection:
         print(await connection.recv())
+
+react(main)
+"""
+
+
+def test_a_server_speaks_tls_at_the_endpoint_of_the_block(tmp_path: Path) -> None:
+    """The client's `tls` verifies it, and both agree on http/1.1."""
+    authority, port = Authority(), free_port()
+    certificate = authority.issue("localhost").pem()
+    for name, content in (("ca", authority.pem), ("key", certificate), ("cert", certificate)):
+        (tmp_path / f"{name}.pem").write_bytes(content)
+    code = block('listen = "ssl:').replace("8443", str(port)) + GREETING
+    with running(sys.executable, "-c", code, cwd=tmp_path):
+        until("the server listens", lambda: listens(port))
+        context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=WAIT) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            assert secure.selected_alpn_protocol() == "http/1.1"
+        trusting = block("TLSOptions(") + TRUSTING.format(uri=f"wss://localhost:{port}/")
+        with running(sys.executable, "-c", trusting, cwd=tmp_path) as process:
+            output, _ = process.communicate(timeout=WAIT)
+    assert output == "safe\n"
+
+
+GREETING = """
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from wsframe import serve
+
+async def main(reactor):
+    async with serve(lambda connection: connection.send("safe"), listen):
+        await Deferred()
 
 react(main)
 """

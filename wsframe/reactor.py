@@ -29,8 +29,8 @@ handled, is not built for every event but looked up when something is logged; wh
 starts in a thread says ``-``. And `seconds` is the monotonic clock: a system clock that is set
 moves no timer, and the times of day in the access log of a `twisted.web` site are wrong.
 
-    from wsframe import reactor
-    reactor.install()           # before anything imports twisted.internet.reactor
+    import wsframe.reactor
+    wsframe.reactor.install()   # before anything imports twisted.internet.reactor
 
 or ``twistd --reactor=corked``. Importing this module installs nothing.
 """

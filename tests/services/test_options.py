@@ -114,6 +114,40 @@ def test_a_wrong_value_is_answered_with_the_name_of_its_option(
     assert len(text.removeprefix(f"--{option}").strip(": ")) > 5
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("max-message-size", "1MB", ": '1MB' is not a whole number of bytes, at least 1"),
+        ("max-message-size", "0", ": '0' is not a whole number of bytes, at least 1"),
+        *[
+            (
+                "listen",
+                value,
+                f" {value}: a description begins with the kind of endpoint, as in tcp:8765",
+            )
+            for value in ("8765", "127.0.0.1:8765", ":8765")
+        ],
+        *[
+            (
+                "listen",
+                value,
+                f" {value}: the port is to be a whole number from 0 to 65535, as in tcp:8765",
+            )
+            for value in ("tcp", "tcp:x", "tcp:-1", "ssl:99999", "tcp:interface=::1:port=99999")
+        ],
+        ("listen", "tcp:8765:interfce=1", " tcp:8765:interfce=1: tcp has no argument 'interfce'"),
+        ("listen", "unix:/tmp/s:mod=600", " unix:/tmp/s:mod=600: unix has no argument 'mod'"),
+    ],
+)
+def test_a_slip_is_answered_with_what_is_right(option: str, value: str, said: str) -> None:
+    assert complaint(echo, f"--{option}", value) == f"--{option}{said}"
+
+
+def test_the_port_of_a_description_may_stand_anywhere() -> None:
+    for listen in ("tcp:interface=127.0.0.1:8765", "tcp:interface=127.0.0.1:port=8765"):
+        assert parse(echo, "--listen", listen)["listen"] == [listen]
+
+
 WORKERS = ["", "x", "0", "-1", "1.5", "257", "10000", "9" * 5000]
 
 

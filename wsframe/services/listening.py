@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -60,6 +61,17 @@ def seconds(options: usage.Options, name: str) -> float:
         return float(options[name])
     except ValueError:
         raise usage.UsageError(f"--{name}: {options[name]!r} is not a number") from None
+
+
+def _whole(options: usage.Options, name: str, which: str, most: float = inf) -> int:
+    given = options[name]
+    try:
+        number = int(given)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= most:
+        raise usage.UsageError(f"--{name}: {given!r} is not a whole number {which}")
+    return number
 
 
 @contextmanager
@@ -137,7 +149,7 @@ class ListeningOptions(usage.Options):
         super().parseOptions(options)
 
     def opt_listen(self, description: str) -> None:
-        """Endpoint to listen on, may be repeated. [default: tcp:8765:interface=127.0.0.1]."""
+        """Endpoint, such as tcp:8765; may be repeated. [default: tcp:8765:interface=127.0.0.1]."""
         self["listen"].append(description)
 
     def opt_origin(self, origin: str) -> None:
@@ -177,15 +189,7 @@ class ListeningOptions(usage.Options):
             self.tracing = Tracing(self, suffix=f".{self.number}")
 
     def _count_workers(self) -> int:
-        given = self["workers"]
-        try:
-            count = int(given)
-        except ValueError:
-            count = 0
-        if not 1 <= count <= MAX_WORKERS:
-            raise usage.UsageError(
-                f"--workers: {given!r} is not a whole number from 1 to {MAX_WORKERS}"
-            )
+        count = _whole(self, "workers", f"from 1 to {MAX_WORKERS}", most=MAX_WORKERS)
         if count > 1 and not self.shares_nothing:
             raise usage.UsageError(
                 f"--workers {count}: the connections of this service share what is in the memory "
@@ -201,8 +205,7 @@ class ListeningOptions(usage.Options):
 
     def build_options(self) -> ServerOptions:
         """Return the `ServerOptions` that the command line amounts to."""
-        with naming("max-message-size"):
-            size = int(self["max-message-size"])
+        size = _whole(self, "max-message-size", "of bytes, at least 1")
         fields: dict[str, Any] = {}
         options = DEFAULT_SERVER_OPTIONS
         for option, field, value in (
@@ -220,14 +223,19 @@ class ListeningOptions(usage.Options):
 
 def _check_endpoint(description: str) -> None:
     """Raise UsageError for a description from which no endpoint can be made."""
-    kind, first, *_ = [*_SEPARATOR.split(description), ""]
-    port = first.removeprefix("port=")
+    kind, *arguments = _SEPARATOR.split(description)
+    ports = [one.removeprefix("port=") for one in arguments if re.match(r"port=|[^=]*$", one)]
     try:
+        if not kind[:1].isalpha():
+            raise ValueError("a description begins with the kind of endpoint, as in tcp:8765")
+        if kind in _INTERNET and not (ports and _is_port(ports[0])):
+            raise ValueError("the port is to be a whole number from 0 to 65535, as in tcp:8765")
         serverFromString(global_reactor(), description)
-        if kind in _INTERNET and port.isdecimal() and int(port) > 65535:
-            raise ValueError("a port is from 0 to 65535")
     except LookupError:
         text = "this process was given no such socket"
+    except TypeError as error:  # the parser of this kind has other parameters
+        unknown = _UNEXPECTED.search(str(error))
+        text = f"{kind} has no argument {unknown[1]!r}" if unknown else str(error)
     except Exception as error:  # noqa: BLE001 - anybody's plugin, OpenSSL on a wrong file
         text = str(error)
     else:
@@ -235,6 +243,14 @@ def _check_endpoint(description: str) -> None:
     raise usage.UsageError(f"--listen {description}: {text}")
 
 
+def _is_port(text: str) -> bool:
+    try:
+        return 0 <= int(text) <= 65535
+    except ValueError:
+        return False
+
+
+_UNEXPECTED: Final = re.compile(r"unexpected keyword argument '(\w+)'")
 _INTERNET: Final = frozenset({"tcp", "tcp6", "ssl"})
 _SEPARATOR: Final = re.compile(r"(?<!\\):")
 
