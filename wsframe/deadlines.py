@@ -141,7 +141,7 @@ class Deadlines:
             self._live -= 1
             try:
                 function()
-            except Exception:  # noqa: BLE001 - the others have theirs all the same
+            except BaseException:  # noqa: BLE001 - as a reactor's calls: the others have theirs
                 _log.failure("Error at a deadline")
         while self._heap and not self._heap[0].active():
             heappop(self._heap)
