@@ -148,6 +148,22 @@ def test_many_that_are_due_one_after_the_other_share_a_wake_up(
     assert max(late) <= GATHER + 1e-6
 
 
+def test_those_that_are_added_put_off_none_that_are_due_before(
+    clock: Clock, deadlines: Deadlines
+) -> None:
+    """Where many are added all the time, each of them to come soon."""
+    for _ in range(2 * MANY):
+        deadlines.call_at(1000, lambda: None)
+    late: list[float] = []
+    for _ in range(200):
+        when = clock.seconds() + 0.75 * GATHER
+        deadlines.call_at(when, lambda when=when: late.append(clock.seconds() - when))  # type: ignore[misc]
+        clock.advance(GATHER / 5)
+    assert len(late) > 190
+    assert min(late) >= 0
+    assert max(late) <= GATHER + 1e-6
+
+
 def test_a_wake_up_that_was_late_is_told_to_the_watch(clock: Clock, deadlines: Deadlines) -> None:
     deadlines.call_at(1, lambda: None)
     clock.advance(8)
