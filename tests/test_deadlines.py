@@ -71,15 +71,28 @@ def test_what_is_called_off_does_not_come(clock: Clock, deadlines: Deadlines) ->
     assert clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, GeneratorExit])
 def test_one_that_fails_is_logged_and_the_others_have_theirs(
-    clock: Clock, deadlines: Deadlines, logged: Callable[[], str]
+    clock: Clock,
+    deadlines: Deadlines,
+    logged: Callable[[], str],
+    error: type[BaseException],
 ) -> None:
+    """A reactor survives whatever its calls raise, and so do the deadlines behind one of them."""
     told: list[str] = []
-    deadlines.call_at(1, lambda: 1 / 0)
+
+    def fail() -> None:
+        raise error
+
+    deadlines.call_at(1, fail)
     deadlines.call_at(1, lambda: told.append("next"))
+    deadlines.call_at(2, lambda: told.append("later"))
     clock.advance(1)
     assert told == ["next"]
-    assert "ZeroDivisionError" in logged()
+    deadlines.call_at(1.5, lambda: told.append("added afterwards"))
+    clock.pump([0.5, 0.5])
+    assert told == ["next", "added afterwards", "later"]
+    assert error.__name__ in logged()
 
 
 def test_what_is_due_at_once_comes_in_the_next_turn(clock: Clock, deadlines: Deadlines) -> None:
@@ -131,6 +144,22 @@ def test_many_that_are_due_one_after_the_other_share_a_wake_up(
         clock.advance(call.getTime() - clock.seconds())
         wakes += 1
     assert wakes <= 1 / GATHER + 2
+    assert min(late) >= 0
+    assert max(late) <= GATHER + 1e-6
+
+
+def test_those_that_are_added_put_off_none_that_are_due_before(
+    clock: Clock, deadlines: Deadlines
+) -> None:
+    """Where many are added all the time, each of them to come soon."""
+    for _ in range(2 * MANY):
+        deadlines.call_at(1000, lambda: None)
+    late: list[float] = []
+    for _ in range(200):
+        when = clock.seconds() + 0.75 * GATHER
+        deadlines.call_at(when, lambda when=when: late.append(clock.seconds() - when))  # type: ignore[misc]
+        clock.advance(GATHER / 5)
+    assert len(late) > 190
     assert min(late) >= 0
     assert max(late) <= GATHER + 1e-6
 

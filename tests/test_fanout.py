@@ -9,18 +9,31 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from memory import BINARY, CLOSE, PING, TEXT, Frame, Peer, opened_client, opened_server, parse
+from memory import (
+    BINARY,
+    CLOSE,
+    PING,
+    TEXT,
+    Frame,
+    Peer,
+    masked_frame,
+    opened_client,
+    opened_server,
+    parse,
+)
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
 from wsframe import fanout
-from wsframe.connection import Connection
+from wsframe.awaiting import start
+from wsframe.connection import BURST, Connection
 from wsframe.core.uri import parse_uri
 from wsframe.errors import ConnectionClosed
 from wsframe.fanout import FIRST, GROWTH, LONGEST, MOST_PENDING, SHORTEST, TURN, broadcast
 from wsframe.options import ClientOptions, Deflate, ServerOptions
 from wsframe.protocol import ConnectionClientFactory, ConnectionServerFactory
 from wsframe.protocol.deflate import MessageDeflate
+from wsframe.trace import Trace
 
 EXTENSIONS = "Sec-WebSocket-Extensions"
 WORDS = "the same words again and again, " * 20
@@ -488,6 +501,46 @@ def test_calls_that_wait_in_send_go_first_and_may_send_more(
     assert drained(first)[1:] == [b"2", b"3", b"4", b"5"]
     assert drained(second)[1:] == [b"2", b"3", b"4", b"5"]
     assert drained(third)[1:] == [b"3", b"4", b"5"]
+
+
+def test_a_handler_that_a_full_buffer_wakes_sends_behind_the_broadcast(
+    subscribe: Subscribe,
+) -> None:
+    """It hears of the last message in the middle of the broadcast that ends its connection."""
+    subscribers = subscribe(4, send_buffer=100_000)
+    first, slow, third, last = subscribers
+
+    async def answer(connection: Connection) -> None:
+        async for message in connection:
+            if message == "last":
+                broadcast(connections([first, third, last]), "2")
+                last.connection.send("3")
+
+    start(answer, slow.connection)
+    slow.peer.send(masked_frame(TEXT) * BURST + masked_frame(TEXT, b"last"))
+    block(slow)
+    large = "1" * 100_001
+    assert broadcast(connections(subscribers), large).called
+    assert slow.connection.close_code == 1008
+    assert first.payloads() == third.payloads() == [large.encode(), b"2"]
+    assert last.payloads() == [large.encode(), b"2", b"3"]
+
+
+def test_who_is_given_what_is_traced_sends_behind_the_broadcast(subscribe: Subscribe) -> None:
+    """Such as one who shows the traffic of one connection on others."""
+    subscribers = subscribe(3)
+    first, traced, last = subscribers
+
+    def show(_: str) -> None:
+        for subscriber in (first, last):
+            subscriber.connection.send("2")
+        broadcast(connections([first, last]), "3")
+
+    traced.connection.trace = Trace(show, frames=True)
+    assert first.payloads() == last.payloads() == [b"2", b"3"]  # for the line that begins it
+    assert broadcast(connections(subscribers), "1").called
+    assert first.payloads() == last.payloads() == [b"1", b"2", b"3"]
+    assert traced.payloads() == [b"1"]
 
 
 def test_a_publisher_that_waits_is_never_ahead_and_starves_nobody(

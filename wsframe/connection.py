@@ -268,10 +268,16 @@ class Connection:
         self._wire.prepare_shared(shared)
 
     def send_shared(self, shared: SharedMessage) -> bool:
-        """From `broadcast`: send without waiting; False while calls of `send` wait, not sent."""
-        if self._senders:
+        """From `broadcast`: send, and return True; False, not sent, where that may call somebody.
+
+        Such as calls of `send` that wait, a handler that hears of the end because the buffer is
+        full, and who is given what is traced. False also when this is not open.
+        """
+        if self._senders or not self._wire.send_shared(shared, quietly=True):
             return False
-        self._hand_over_shared(shared)
+        counts = self._counts
+        counts[0] += 1
+        counts[1] += shared.size
         return True
 
     def _hand_over_shared(self, shared: SharedMessage) -> None:

@@ -113,11 +113,13 @@ class Deadlines:
             heapify(self._heap)
 
     def _wake_up(self, when: float) -> None:
-        """Have the delayed call come then, and not as it was to come before."""
-        self._rest()
+        """Have the delayed call come then, or for many somewhat later, and never put it off."""
         now = self.now()
-        self._due = max(when, now + GATHER) if self._live > MANY else when
-        self._call = self._reactor.callLater(max(0.0, self._due - now), self._wake)
+        due = max(when, now + GATHER) if self._live > MANY else when
+        if due < self._due:
+            self._rest()
+            self._due = due
+            self._call = self._reactor.callLater(max(0.0, due - now), self._wake)
 
     def _rest(self) -> None:
         call, self._call = self._call, None
@@ -141,14 +143,13 @@ class Deadlines:
             self._live -= 1
             try:
                 function()
-            except Exception:  # noqa: BLE001 - the others have theirs all the same
+            except BaseException:  # noqa: BLE001 - as a reactor's calls: the others have theirs
                 _log.failure("Error at a deadline")
         while self._heap and not self._heap[0].active():
             heappop(self._heap)
+        self._rest()
         if self._heap:
             self._wake_up(self._heap[0].when)
-        else:
-            self._rest()
 
     def _take_due(self, now: float) -> list[Deadline]:
         """Return what is due, or the part of it that comes first."""

@@ -148,6 +148,7 @@ class _FanOut:
             return fired(None)
         for connection in targets:
             connection.owe(shared)
+        targets.reverse()  # the first of them is taken from the end
         pending = _Pending(shared, targets)
         self._pending.append(pending)
         self._bytes += shared.size
@@ -188,8 +189,8 @@ class _FanOut:
     ) -> list[Connection]:
         """Hand a message to those who owe nothing; return those who are left.
 
-        Left are also those where calls of `send` wait: what goes on when these fire may send
-        something itself, and must find noted who owes what.
+        Left are also those where it may call somebody: who is called may send something himself,
+        to those who have not had the message either, and must find noted who owes what.
         """
         until = self._until
         left: list[Connection] = []

@@ -19,6 +19,7 @@ from memory import (
     frame,
     masked_close,
     masked_frame,
+    parse,
     request,
 )
 from twisted.internet.defer import CancelledError, Deferred
@@ -34,6 +35,7 @@ from wsframe.protocol import (
     ConnectionServerFactory,
     SharedMessage,
 )
+from wsframe.trace import Trace
 
 
 class Listener:
@@ -390,6 +392,28 @@ def test_a_client_masks_what_servers_share(clock: Clock) -> None:
     (found,) = peer.frames()
     assert found.payload == b"shared"
     assert found.mask
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+@pytest.mark.parametrize("why", ["blocked", "traced"])
+def test_what_would_call_somebody_is_not_sent_quietly(clock: Clock, role: str, why: str) -> None:
+    peer = opened(clock) if role == "server" else connected(clock)
+    assert peer.protocol.send_shared(SharedMessage(b"1", True), quietly=True)
+    if why == "traced":
+        peer.protocol.use_trace(Trace(lambda _: None, frames=True))
+    else:
+        peer.transport.stalled = True
+        peer.protocol.send_message(bytes(100_000), True)
+        assert peer.protocol.blocked
+
+    assert not peer.protocol.send_shared(SharedMessage(b"2", True), quietly=True)
+    assert peer.protocol.send_shared(SharedMessage(b"3", True))
+
+    peer.transport.stalled = False
+    sent = peer.transport.drain() + peer.transport.take()
+    payloads = [found.payload for found in parse(sent)]
+    assert (payloads[0], payloads[-1]) == (b"1", b"3")
+    assert b"2" not in payloads
 
 
 def test_the_messages_of_one_read_are_delivered_together(clock: Clock) -> None:

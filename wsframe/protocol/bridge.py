@@ -154,9 +154,13 @@ class Wire(CommonProtocol):
         """Send a ping."""
         self.sendFrame(frames.PING, payload)
 
-    def send_shared(self, shared: SharedMessage) -> bool:
-        """Send a message that many get, and return True; or False when this is not open."""
-        if not self.can_send:
+    def send_shared(self, shared: SharedMessage, quietly: bool = False) -> bool:
+        """Send a message that many get, and return True; or False when this is not open.
+
+        `quietly` sends it only where that calls nobody. False, not sent, where the peer reads too
+        slowly, so that the connection may be failed for it, or where there is a trace.
+        """
+        if not self.can_send or (quietly and (self.blocked or self.tap is not None)):
             return False
         self.send_message(shared.payload, shared.is_binary)
         return True
@@ -324,14 +328,17 @@ class ServerWire(Wire, WebSocketServerProtocol):
         self.factory.opening.discard(self)
         self.listener = self.factory.opened(self)
 
-    def send_shared(self, shared: SharedMessage) -> bool:
+    def send_shared(self, shared: SharedMessage, quietly: bool = False) -> bool:
         # A subscriber costs hardly more than what is done here: no call that is not needed.
         if self.state != OPEN or self._discarding:
+            return False
+        is_plain = not (self.blocked or self.tap is not None or self.send_queue)
+        if quietly and not is_plain:
             return False
         frame = shared.frame
         if self._perMessageCompress is not None and shared.size >= self.factory.compress_from:
             frame = shared.compressed_for(self._perMessageCompress)
-        if self.blocked or self.tap is not None or self.send_queue:
+        if not is_plain:
             self.sendData(frame)
         elif not (shared.at_once and send_at_once(self.transport, frame)):
             write(self.transport, frame)
