@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from twisted.internet.task import Clock
 
 from wsframe.awaiting import run
 from wsframe.connection import BURST, Connection
-from wsframe.errors import ConnectionClosed
+from wsframe.errors import ConnectionClosed, ConnectionClosedOK
 from wsframe.fanout import broadcast
 from wsframe.handling import handle
 from wsframe.options import ServerOptions
@@ -201,6 +202,110 @@ def test_ten_thousand_messages_of_one_read_are_no_recursion_and_no_single_turn(
         assert len(got) <= before + BURST
     assert turns >= 10_000 // BURST - 1
     this.peer.end()
+
+
+BURSTS = 5 * BURST
+"""Messages of more than a turn, and more than the end itself has still handed out."""
+
+
+async def takes_by_loop(connection: Connection, got: list[Any]) -> None:
+    async for message in connection:
+        got.append(message)  # noqa: PERF401 - one at a time is what is tested
+
+
+async def takes_by_recv(connection: Connection, got: list[Any]) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            got.append(await connection.recv())
+
+
+async def takes_with_a_timeout(connection: Connection, got: list[Any]) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            got.append(await connection.recv(timeout=0 if got else 1))
+
+
+async def takes_by_callbacks(connection: Connection, got: list[Any]) -> None:
+    def take(message: Any) -> None:
+        got.append(message)
+        connection.recv().addCallbacks(take, ended.callback)
+
+    ended: defer.Deferred[Any] = defer.Deferred()
+    connection.recv().addCallback(take)
+    (await ended).trap(ConnectionClosed)
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["Close", "end of TCP"])
+@pytest.mark.parametrize("runs", [run, lambda *call: defer.ensureDeferred(call[0](*call[1:]))])
+@pytest.mark.parametrize(
+    "takes", [takes_by_loop, takes_by_recv, takes_with_a_timeout, takes_by_callbacks]
+)
+def test_what_came_before_the_end_is_delivered_however_much_it_is(
+    clock: Clock, takes: Any, runs: Any, closes: bool
+) -> None:
+    """The loop waits for its next turn when TCP ends; that is not a wait for the peer."""
+    this = Opened(clock, ping_interval=None)
+    got: list[Any] = []
+    done = runs(takes, this.connection, got)
+    end = masked_close(1000) if closes else b""
+    sent = [str(place) for place in range(BURSTS)]
+    this.peer.send(b"".join(masked_frame(TEXT, each.encode()) for each in sent) + end)
+    this.peer.end()
+    assert len(got) < BURSTS, "the other connections had no turn"
+    clock.advance(0)
+    assert got == sent
+    assert done.called
+    done.addErrback(lambda failure: failure.trap(ConnectionClosed))
+
+
+def ended_in_a_burst(clock: Clock) -> tuple[Opened, Any, int]:
+    """Return a connection behind its end, a `recv` that waits for its turn, and who is next."""
+    this = Opened(clock, ping_interval=None)
+    frames = [masked_frame(TEXT, str(place).encode()) for place in range(BURSTS)]
+    this.peer.send(b"".join(frames) + masked_close(1000))
+    this.peer.end()
+    taken = 0
+    while (receiving := this.connection.recv()).called:
+        taken += 1
+    assert taken == BURST
+    return this, receiving, taken
+
+
+def test_a_recv_that_is_cancelled_behind_the_end_loses_no_message(clock: Clock) -> None:
+    this, receiving, following = ended_in_a_burst(clock)
+    receiving.addErrback(ignore)
+    receiving.cancel()
+    clock.advance(0)
+    assert this.connection.recv().result == str(following)
+
+
+def test_a_recv_behind_the_end_fails_when_all_was_delivered(clock: Clock) -> None:
+    this, receiving, following = ended_in_a_burst(clock)
+    clock.advance(0)
+    assert receiving.result == str(following)
+    for each in range(following + 1, BURSTS):
+        received = this.connection.recv()
+        clock.advance(0)
+        assert received.result == str(each)
+    failures: list[Any] = []
+    this.connection.recv().addErrback(failures.append)
+    assert [failure.type for failure in failures] == [ConnectionClosedOK]
+
+
+def test_a_recv_that_waits_for_its_turn_fails_when_the_messages_are_dropped(clock: Clock) -> None:
+    """A task of a handler that has left: there is nothing any more that it could be given."""
+    this = Opened(clock, ping_interval=None)
+    this.peer.send(b"".join(masked_frame(TEXT, b"x") for _ in range(BURSTS)))
+    while (receiving := this.connection.recv()).called:
+        pass
+    failures: list[Any] = []
+    receiving.addErrback(failures.append)
+    run(handle, lambda _: None, this.connection)
+    this.peer.send(masked_close(1000))
+    this.peer.end()
+    clock.advance(0)
+    assert [failure.type for failure in failures] == [ConnectionClosedOK]
+    assert not this.connection._messages
 
 
 def test_a_dripped_message_costs_what_it_weighs(clock: Clock) -> None:

@@ -394,6 +394,9 @@ class Connection:
         return receiver
 
     def _receive_timed_out(self, receiver: Awaitable[Message]) -> None:
+        if self._messages:
+            self.deliver()  # it was the other connections' turn, and not for want of a message
+            return
         self._receiver = None
         receiver.errback(Failure(ReceiveTimeout("no message arrived in time")))
 
@@ -541,8 +544,9 @@ class Connection:
         pings, self._pings = self._pings, {}
         for _, ponged in pings.values():
             _settle(ponged, Failure(self._end()))
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
+        if self._receiver is not None and not self._messages:
+            # Where there are some it waits for the next turn only, in which it gets one.
+            receiver, self._receiver = self._receiver, None
             receiver.errback(Failure(self._end()))
         waiters, self._closed_waiters = self._closed_waiters, []
         for waiter in waiters:
