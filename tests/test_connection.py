@@ -25,8 +25,8 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 
 from wsframe.awaiting import run
-from wsframe.connection import BURST, Connection
-from wsframe.errors import ConnectionClosed, ConnectionClosedOK
+from wsframe.connection import BURST, Connection, State
+from wsframe.errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from wsframe.fanout import broadcast
 from wsframe.handling import handle
 from wsframe.options import ServerOptions
@@ -306,6 +306,28 @@ def test_a_recv_that_waits_for_its_turn_fails_when_the_messages_are_dropped(cloc
     clock.advance(0)
     assert [failure.type for failure in failures] == [ConnectionClosedOK]
     assert not this.connection._messages
+
+
+def test_an_aborted_connection_is_not_open_and_takes_nothing_more(clock: Clock) -> None:
+    """From the call on, and not only when the transport has told of its end."""
+    this = Opened(clock)
+    this.connection.abort()
+    assert this.connection.state is State.CLOSING
+    assert (this.connection.close_code, this.connection.close_reason) == (1006, "aborted")
+    failures: list[Any] = []
+    for refused in (this.connection.send("x"), this.connection.ping()):
+        refused.addErrback(failures.append)
+    broadcast([this.connection], "x")
+    assert [failure.type for failure in failures] == [ConnectionClosedError] * 2
+    assert all((each.value.by, each.value.code) == ("local", 1006) for each in failures)
+    assert this.connection.counts.sent == 0
+    assert this.peer.timers() == [], "it is still kept alive"
+    ended = this.connection.close()
+    this.peer.end()
+    assert ended.called
+    assert this.connection.state is State.CLOSED
+    assert this.connection.close_code == 1006
+    assert this.peer.frames() == []
 
 
 def test_a_dripped_message_costs_what_it_weighs(clock: Clock) -> None:

@@ -109,7 +109,7 @@ class Connection:
 
     @property
     def state(self) -> State:
-        """OPEN, CLOSING once a Close frame was sent or received, CLOSED once TCP has ended."""
+        """OPEN, CLOSING from the first Close frame or `abort` on, CLOSED once TCP has ended."""
         if self._outcome is not None:
             return State.CLOSED
         return State.OPEN if self._wire.can_send else State.CLOSING
