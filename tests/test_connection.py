@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -148,6 +149,45 @@ def test_a_broadcast_follows_what_waits_in_send(clock: Clock) -> None:
         this.connection.send(text)
     broadcast([this.connection], "3")
     assert this.payloads()[1:] == [b"1", b"2", b"3"]
+
+
+def test_a_send_that_is_cancelled_takes_its_message_out_and_no_other(clock: Clock) -> None:
+    this = Opened(clock)
+    this.block()
+    sent = [this.connection.send(text) for text in "12345"]
+    for each in (sent[2], sent[0], sent[4]):
+        each.addErrback(ignore)
+        each.cancel()
+    assert this.payloads()[1:] == [b"2", b"4"]
+    assert this.connection._waiting_bytes == 0
+
+
+def test_cancelling_a_send_costs_the_same_however_many_wait(clock: Clock) -> None:
+    """A program that gives up on thousands at once must not stop for half a minute."""
+    calls = []
+    for waiting in (10, 1000):
+        this = Opened(clock)
+        this.block()
+        sent = [this.connection.send("x") for _ in range(waiting)]
+        sent[5].addErrback(ignore)
+        calls.append(calls_of(sent[5].cancel))
+    assert calls[0] == calls[1]
+
+
+def calls_of(function: Callable[[], object]) -> int:
+    """Return how many functions were entered, a generator's at each of its items."""
+    entered = 0
+
+    def count(_: object, event: str, __: object) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return entered
 
 
 def test_close_sends_what_waits_in_send_before(clock: Clock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from types import TracebackType
 from typing import Any, Final, cast
 from uuid import UUID, uuid4
@@ -44,6 +44,9 @@ _BYTES: Final = (bytes, bytearray, memoryview)
 
 _NOTHING: Final[deque[Any]] = cast("deque[Any]", ())
 """Stands for a deque to which nothing was added yet."""
+
+_NO_SENDERS: Final[OrderedDict[Any, Any]] = cast("OrderedDict[Any, Any]", ())
+"""Stands for the calls of `send` that wait, while there are none."""
 
 
 class State(enum.Enum):
@@ -91,7 +94,7 @@ class Connection:
         self._bytes = 0
         self._paused = False
         self._receiver: Awaitable[Message] | Driver | None = None
-        self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = _NOTHING
+        self._senders: OrderedDict[Awaitable[None], tuple[bytes, bool]] = _NO_SENDERS
         self._waiting_bytes = 0
         self._owed: list[SharedMessage] | None = None
         self._pings: dict[bytes, tuple[float, Awaitable[float]]] = {}
@@ -233,14 +236,15 @@ class Connection:
             return failed(SendBufferFull(f"{self._waiting_bytes} bytes wait to be sent already"))
         waiting: Awaitable[None] = Awaitable(self._forget_sender)
         if not self._senders:
-            self._senders = deque()
-        self._senders.append((payload, is_binary, waiting))
+            self._senders = OrderedDict()
+        self._senders[waiting] = payload, is_binary
         self._waiting_bytes += len(payload)
         return waiting
 
     def _forget_sender(self, cancelled: Any) -> None:
-        self._senders = deque(entry for entry in self._senders if entry[2] is not cancelled)
-        self._waiting_bytes = sum(len(payload) for payload, _, _ in self._senders)
+        if cancelled in self._senders:  # and is not about to fail with the others
+            payload, _ = self._senders.pop(cancelled)
+            self._waiting_bytes -= len(payload)
 
     def transport_unblocked(self) -> None:
         """From the protocol: the transport takes more; the calls that wait go on."""
@@ -252,7 +256,7 @@ class Connection:
         self._fail_senders()
 
     def _send_first(self) -> None:
-        payload, is_binary, waiting = self._senders.popleft()
+        waiting, (payload, is_binary) = self._senders.popitem(last=False)
         self._waiting_bytes -= len(payload)
         self._hand_over(payload, is_binary)
         _settle(waiting, None)
@@ -521,9 +525,9 @@ class Connection:
         return (self._outcome or self._wire.outcome).again()
 
     def _fail_senders(self) -> None:
-        senders, self._senders = self._senders, _NOTHING
+        senders, self._senders = self._senders, _NO_SENDERS
         self._waiting_bytes = 0
-        for _, _, waiting in senders:
+        for waiting in senders:
             _settle(waiting, Failure(self._end()))
 
     def drop_messages(self) -> None:
