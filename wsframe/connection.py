@@ -411,6 +411,8 @@ class Connection:
         self._receiver = receiver
 
     def _put_back(self, message: Message) -> None:
+        if self._messages is _NOTHING:
+            return  # the handler has left: what came is for nobody
         self._messages.appendleft(message)
         self._bytes += _size(message)
         receiver, self._receiver = self._receiver, None
