@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,8 +27,13 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 
 from wsframe.awaiting import run
-from wsframe.connection import BURST, Connection, State
-from wsframe.errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
+from wsframe.connection import BURST, WAITING_SEND, Connection, State
+from wsframe.errors import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    SendBufferFull,
+)
 from wsframe.fanout import broadcast
 from wsframe.handling import handle
 from wsframe.options import ServerOptions
@@ -188,6 +194,37 @@ def calls_of(function: Callable[[], object]) -> int:
     finally:
         sys.setprofile(None)
     return entered
+
+
+@pytest.mark.parametrize("message", ["", b"", "x"])
+def test_the_send_buffer_limits_how_many_small_messages_wait(clock: Clock, message: Any) -> None:
+    """A waiting call weighs more than most messages, and an empty one is not nothing."""
+    this = Opened(clock, send_buffer=100_000)
+    this.block()
+    waiting = 0
+    while not (sending := this.connection.send(message)).called:
+        waiting += 1
+        assert waiting < 1000
+    failures: list[Any] = []
+    sending.addErrback(failures.append)
+    assert [failure.type for failure in failures] == [SendBufferFull]
+    assert waiting == 100_000 // (WAITING_SEND + len(message))
+    assert len(this.payloads()) == 1 + waiting
+    assert this.connection._waiting_bytes == 0
+
+
+def test_a_call_of_send_that_waits_holds_what_it_is_counted_for(clock: Clock) -> None:
+    this = Opened(clock)
+    this.block()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(5000):
+            this.connection.send("x")
+        held = (tracemalloc.get_traced_memory()[0] - before) / 5000
+    finally:
+        tracemalloc.stop()
+    assert WAITING_SEND / 2 < held < WAITING_SEND * 1.25
 
 
 def test_close_sends_what_waits_in_send_before(clock: Clock) -> None:
