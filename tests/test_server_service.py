@@ -25,7 +25,8 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import implementer
 
 from wsframe.connection import Connection
-from wsframe.options import ServerOptions
+from wsframe.options import ClientOptions, ServerOptions
+from wsframe.resource import WebSocketResource
 from wsframe.server import Server, WebSocketServerService, serve
 
 LISTEN = "tcp:0:interface=127.0.0.1"
@@ -83,6 +84,24 @@ def test_a_description_that_is_none_is_an_error_when_it_is_made() -> None:
         WebSocketServerService(echo, "nothing:0")
     with pytest.raises(ValueError, match="no endpoint"):
         WebSocketServerService(echo, [])
+
+
+def no_port(*arguments: Any, **named: Any) -> WebSocketResource:
+    """A resource has no port of its own; the other arguments are the same."""
+    handler, _ = arguments
+    return WebSocketResource(handler, **named)
+
+
+@pytest.mark.parametrize("serves", [serve, WebSocketServerService, no_port])
+def test_what_is_no_handler_and_what_are_no_options_is_said_at_the_call(serves: Any) -> None:
+    """And not to every client with 1011."""
+    for handler in (None, "x", 5):
+        with pytest.raises(TypeError, match=f"handler is a function, not {type(handler).__name__}"):
+            serves(handler, LISTEN)
+    for options in (ClientOptions(), {"backlog": 5}, None):
+        text = f"options is a ServerOptions, not {type(options).__name__}"
+        with pytest.raises(TypeError, match=text):
+            serves(echo, LISTEN, options=options)
 
 
 @pytest_twisted.ensureDeferred

@@ -13,12 +13,18 @@ from wsframe.awaiting import start
 from wsframe.connection import Connection
 from wsframe.errors import ConnectionClosed
 
-__all__ = ["Handler", "handle", "safe_text"]
+__all__ = ["Handler", "check_handler", "handle", "safe_text"]
 
 _log = Logger(namespace="wsframe.handler")
 
 Handler = Callable[[Connection], object]
 """`async def handler(connection)`; it may also return a Deferred."""
+
+
+def check_handler(handler: object) -> None:
+    """Raise TypeError for what cannot be called: it would fail with every connection."""
+    if not callable(handler):
+        raise TypeError(f"handler is a function, not {type(handler).__name__}")
 
 
 def handle(handler: Handler, connection: Connection) -> Deferred[None]:

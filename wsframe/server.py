@@ -24,7 +24,7 @@ from wsframe.awaiting import Awaitable, failed, fired, relay
 from wsframe.clock import global_reactor
 from wsframe.connection import Connection
 from wsframe.core.closing import check_close
-from wsframe.handling import Handler, handle
+from wsframe.handling import Handler, check_handler, handle
 from wsframe.options import DEFAULT_SERVER_OPTIONS, Deflate, ServerOptions, check_compression
 from wsframe.protocol import ConnectionServerFactory, Listener, ProcessRequest, Wire
 from wsframe.tls_transport import TLSListener
@@ -53,6 +53,7 @@ class Connections:
         compression: Deflate | None,
         trace: Trace | None,
     ) -> None:
+        _check_arguments(handler, options)
         self.factory = ConnectionServerFactory(
             self.opened,
             reactor=reactor,
@@ -292,8 +293,10 @@ def serve(
     The Deferred returned fires with the `Server` when it listens everywhere; it fails as the
     endpoint does, or when it is cancelled, and then listens nowhere.
 
-    Raises ValueError for a description that is none.
+    Raises ValueError for a description that is none, and TypeError for a handler that cannot be
+    called.
     """
+    _check_arguments(handler, options)
     reactor = reactor or global_reactor()
     endpoints = _endpoints(reactor, listen, options)
     connections = Connections(handler, options, reactor, process_request, compression, trace)
@@ -315,6 +318,12 @@ def serve(
     listening = Deferred.fromCoroutine(listen_everywhere())
     relay(listening, serving)
     return serving
+
+
+def _check_arguments(handler: object, options: object) -> None:
+    check_handler(handler)
+    if not isinstance(options, ServerOptions):
+        raise TypeError(f"options is a ServerOptions, not {type(options).__name__}")
 
 
 def _endpoints(
@@ -371,6 +380,7 @@ class WebSocketServerService(Service):
         options: ServerOptions = DEFAULT_SERVER_OPTIONS,
         reactor: IReactorTime | None = None,
     ) -> None:
+        _check_arguments(handler, options)
         self.reactor = reactor or global_reactor()
         _endpoints(self.reactor, listen, options)  # what is wrong with it is said now
         check_compression(compression)
