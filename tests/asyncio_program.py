@@ -350,6 +350,17 @@ async def check_a_recv_is_cancelled_when_the_handler_has_left_its_message() -> N
                 await connection.recv()
 
 
+async def check_a_twisted_coroutine_that_awaits_a_future_is_told_the_way() -> None:
+    async def sleeps() -> None:
+        await asyncio.sleep(0.01)
+
+    (error,) = await asyncio.gather(run(sleeps), return_exceptions=True)
+    assert isinstance(error, TypeError), error
+    assert "awaits Future" in str(error), error
+    assert "give it as lambda connection: asyncio.ensure_future(" in str(error), error
+    assert "under the asyncio reactor" not in str(error), "it is"
+
+
 async def check_a_connection_attempt_is_cancelled_with_its_task() -> None:
     silent = that.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tracemalloc
 import weakref
@@ -447,6 +448,33 @@ def test_a_handler_that_ends_the_program_ends_its_connection(
     assert handling.called
     assert [f.code for f in this.peer.frames() if f.opcode == CLOSE] == [1011]
     assert type(ending).__name__ in logged()
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01], ids=["its turn", "its loop"])
+def test_a_handler_that_waits_as_asyncio_does_is_told_the_way(
+    clock: Clock, seconds: float, logged: Callable[[], str]
+) -> None:
+    """Whichever of the two refuses it: here is no asyncio loop, so there is more to say."""
+
+    async def sleeps(_: Connection) -> None:
+        await asyncio.sleep(seconds)
+
+    this = Opened(clock)
+    handle(sleeps, this.connection)
+    assert [f.code for f in this.peer.frames() if f.opcode == CLOSE] == [1011]
+    assert "run it under the asyncio reactor" in logged()
+    assert "lambda connection: asyncio.ensure_future(handler(connection))" in logged()
+
+
+def test_an_error_of_the_handlers_own_gets_no_advice(
+    clock: Clock, logged: Callable[[], str]
+) -> None:
+    async def fails(_: Connection) -> None:
+        raise RuntimeError("out of paper")
+
+    handle(fails, Opened(clock).connection)
+    assert "out of paper" in logged()
+    assert "asyncio" not in logged().replace(__file__, "")
 
 
 def test_connections_fit_into_a_weak_set(clock: Clock) -> None:
