@@ -6,13 +6,13 @@ import enum
 import os
 from collections import OrderedDict, deque
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from uuid import UUID, uuid4
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from wsframe.awaiting import Awaitable, failed, fired, relay
+from wsframe.awaiting import AsyncOnly, Awaitable, failed, fired, relay
 from wsframe.core.closing import check_close
 from wsframe.core.counts import Counts
 from wsframe.core.frames import Message
@@ -63,7 +63,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Connection:
+class Connection(AsyncOnly):
     """An open WebSocket, client's or server's; made by `connect`, `serve` and the services.
 
     Every method that takes time returns a Deferred that can be awaited, in Twisted coroutines and
@@ -480,6 +480,11 @@ class Connection:
         Raises `ConnectionClosedError` when it closes otherwise.
         """
         return self
+
+    if not TYPE_CHECKING:  # a type checker is to find that by itself
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("a Connection's messages are iterated over with `async for`")
 
     async def __anext__(self) -> Message:
         if self._messages and self._receiver is None and self._burst < BURST:

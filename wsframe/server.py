@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -20,7 +20,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from wsframe.awaiting import Awaitable, failed, fired, relay
+from wsframe.awaiting import AsyncOnly, Awaitable, failed, fired, not_awaited, relay
 from wsframe.clock import global_reactor
 from wsframe.connection import Connection
 from wsframe.core.closing import check_close
@@ -163,7 +163,7 @@ class Connections:
             wire.abort("local", "the server is closing")
 
 
-class Server:
+class Server(AsyncOnly):
     """A running server; made by `serve`."""
 
     def __init__(self, connections: Connections, ports: list[IListeningPort]) -> None:
@@ -252,13 +252,19 @@ def _inform(value: object, waiter: Awaitable[None]) -> object:
     return value
 
 
-class Serving(Awaitable[Server]):
+class Serving(AsyncOnly, Awaitable[Server]):
     """What `serve` returns: await it for the `Server`, or hold it open with `async with`."""
 
     failure: Failure | None = None
     """Why it will not listen; known before what listened already has ended."""
 
     _server: Server
+
+    if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what was forgotten."""
+            raise not_awaited("serve", Server, self, name)
 
     async def __aenter__(self) -> Server:
         self._server = await self
