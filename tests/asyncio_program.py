@@ -329,6 +329,38 @@ async def check_a_cancelled_recv_loses_no_message() -> None:
             assert await connection.recv() == b"second"
 
 
+async def check_a_recv_is_cancelled_when_the_handler_has_left_its_message() -> None:
+    async with serve(echo, LISTEN) as server:
+        uri = f"ws://127.0.0.1:{server.addresses[0].port}"
+        async with connect(uri) as connection:
+
+            async def receive() -> Any:
+                return await connection.recv()
+
+            task = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            connection.messages_received([b"first"], 5)
+            connection.deliver()  # the task's future has its result, but the task has not run
+            connection.close()
+            connection.drop_messages()
+            task.cancel()
+            with raises(asyncio.CancelledError):
+                await task
+            with raises(ConnectionClosedOK):
+                await connection.recv()
+
+
+async def check_a_twisted_coroutine_that_awaits_a_future_is_told_the_way() -> None:
+    async def sleeps() -> None:
+        await asyncio.sleep(0.01)
+
+    (error,) = await asyncio.gather(run(sleeps), return_exceptions=True)
+    assert isinstance(error, TypeError), error
+    assert "awaits Future" in str(error), error
+    assert "give it as lambda connection: asyncio.ensure_future(" in str(error), error
+    assert "under the asyncio reactor" not in str(error), "it is"
+
+
 async def check_a_connection_attempt_is_cancelled_with_its_task() -> None:
     silent = that.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
 

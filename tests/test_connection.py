@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import tracemalloc
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -24,8 +28,13 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 
 from wsframe.awaiting import run
-from wsframe.connection import BURST, Connection
-from wsframe.errors import ConnectionClosed
+from wsframe.connection import BURST, WAITING_SEND, Connection, State
+from wsframe.errors import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    SendBufferFull,
+)
 from wsframe.fanout import broadcast
 from wsframe.handling import handle
 from wsframe.options import ServerOptions
@@ -149,6 +158,76 @@ def test_a_broadcast_follows_what_waits_in_send(clock: Clock) -> None:
     assert this.payloads()[1:] == [b"1", b"2", b"3"]
 
 
+def test_a_send_that_is_cancelled_takes_its_message_out_and_no_other(clock: Clock) -> None:
+    this = Opened(clock)
+    this.block()
+    sent = [this.connection.send(text) for text in "12345"]
+    for each in (sent[2], sent[0], sent[4]):
+        each.addErrback(ignore)
+        each.cancel()
+    assert this.payloads()[1:] == [b"2", b"4"]
+    assert this.connection._waiting_bytes == 0
+
+
+def test_cancelling_a_send_costs_the_same_however_many_wait(clock: Clock) -> None:
+    """A program that gives up on thousands at once must not stop for half a minute."""
+    calls = []
+    for waiting in (10, 1000):
+        this = Opened(clock)
+        this.block()
+        sent = [this.connection.send("x") for _ in range(waiting)]
+        sent[5].addErrback(ignore)
+        calls.append(calls_of(sent[5].cancel))
+    assert calls[0] == calls[1]
+
+
+def calls_of(function: Callable[[], object]) -> int:
+    """Return how many functions were entered, a generator's at each of its items."""
+    entered = 0
+
+    def count(_: object, event: str, __: object) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+@pytest.mark.parametrize("message", ["", b"", "x"])
+def test_the_send_buffer_limits_how_many_small_messages_wait(clock: Clock, message: Any) -> None:
+    """A waiting call weighs more than most messages, and an empty one is not nothing."""
+    this = Opened(clock, send_buffer=100_000)
+    this.block()
+    waiting = 0
+    while not (sending := this.connection.send(message)).called:
+        waiting += 1
+        assert waiting < 1000
+    failures: list[Any] = []
+    sending.addErrback(failures.append)
+    assert [failure.type for failure in failures] == [SendBufferFull]
+    assert waiting == 100_000 // (WAITING_SEND + len(message))
+    assert len(this.payloads()) == 1 + waiting
+    assert this.connection._waiting_bytes == 0
+
+
+def test_a_call_of_send_that_waits_holds_what_it_is_counted_for(clock: Clock) -> None:
+    this = Opened(clock)
+    this.block()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(5000):
+            this.connection.send("x")
+        held = (tracemalloc.get_traced_memory()[0] - before) / 5000
+    finally:
+        tracemalloc.stop()
+    assert WAITING_SEND / 2 < held < WAITING_SEND * 1.25
+
+
 def test_close_sends_what_waits_in_send_before(clock: Clock) -> None:
     """As leaving an `async with` block does."""
     this = Opened(clock)
@@ -203,6 +282,132 @@ def test_ten_thousand_messages_of_one_read_are_no_recursion_and_no_single_turn(
     this.peer.end()
 
 
+BURSTS = 5 * BURST
+"""Messages of more than a turn, and more than the end itself has still handed out."""
+
+
+async def takes_by_loop(connection: Connection, got: list[Any]) -> None:
+    async for message in connection:
+        got.append(message)  # noqa: PERF401 - one at a time is what is tested
+
+
+async def takes_by_recv(connection: Connection, got: list[Any]) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            got.append(await connection.recv())
+
+
+async def takes_with_a_timeout(connection: Connection, got: list[Any]) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            got.append(await connection.recv(timeout=0 if got else 1))
+
+
+async def takes_by_callbacks(connection: Connection, got: list[Any]) -> None:
+    def take(message: Any) -> None:
+        got.append(message)
+        connection.recv().addCallbacks(take, ended.callback)
+
+    ended: defer.Deferred[Any] = defer.Deferred()
+    connection.recv().addCallback(take)
+    (await ended).trap(ConnectionClosed)
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["Close", "end of TCP"])
+@pytest.mark.parametrize("runs", [run, lambda *call: defer.ensureDeferred(call[0](*call[1:]))])
+@pytest.mark.parametrize(
+    "takes", [takes_by_loop, takes_by_recv, takes_with_a_timeout, takes_by_callbacks]
+)
+def test_what_came_before_the_end_is_delivered_however_much_it_is(
+    clock: Clock, takes: Any, runs: Any, closes: bool
+) -> None:
+    """The loop waits for its next turn when TCP ends; that is not a wait for the peer."""
+    this = Opened(clock, ping_interval=None)
+    got: list[Any] = []
+    done = runs(takes, this.connection, got)
+    end = masked_close(1000) if closes else b""
+    sent = [str(place) for place in range(BURSTS)]
+    this.peer.send(b"".join(masked_frame(TEXT, each.encode()) for each in sent) + end)
+    this.peer.end()
+    assert len(got) < BURSTS, "the other connections had no turn"
+    clock.advance(0)
+    assert got == sent
+    assert done.called
+    done.addErrback(lambda failure: failure.trap(ConnectionClosed))
+
+
+def ended_in_a_burst(clock: Clock) -> tuple[Opened, Any, int]:
+    """Return a connection behind its end, a `recv` that waits for its turn, and who is next."""
+    this = Opened(clock, ping_interval=None)
+    frames = [masked_frame(TEXT, str(place).encode()) for place in range(BURSTS)]
+    this.peer.send(b"".join(frames) + masked_close(1000))
+    this.peer.end()
+    taken = 0
+    while (receiving := this.connection.recv()).called:
+        taken += 1
+    assert taken == BURST
+    return this, receiving, taken
+
+
+def test_a_recv_that_is_cancelled_behind_the_end_loses_no_message(clock: Clock) -> None:
+    this, receiving, following = ended_in_a_burst(clock)
+    receiving.addErrback(ignore)
+    receiving.cancel()
+    clock.advance(0)
+    assert this.connection.recv().result == str(following)
+
+
+def test_a_recv_behind_the_end_fails_when_all_was_delivered(clock: Clock) -> None:
+    this, receiving, following = ended_in_a_burst(clock)
+    clock.advance(0)
+    assert receiving.result == str(following)
+    for each in range(following + 1, BURSTS):
+        received = this.connection.recv()
+        clock.advance(0)
+        assert received.result == str(each)
+    failures: list[Any] = []
+    this.connection.recv().addErrback(failures.append)
+    assert [failure.type for failure in failures] == [ConnectionClosedOK]
+
+
+def test_a_recv_that_waits_for_its_turn_fails_when_the_messages_are_dropped(clock: Clock) -> None:
+    """A task of a handler that has left: there is nothing any more that it could be given."""
+    this = Opened(clock, ping_interval=None)
+    this.peer.send(b"".join(masked_frame(TEXT, b"x") for _ in range(BURSTS)))
+    while (receiving := this.connection.recv()).called:
+        pass
+    failures: list[Any] = []
+    receiving.addErrback(failures.append)
+    run(handle, lambda _: None, this.connection)
+    this.peer.send(masked_close(1000))
+    this.peer.end()
+    clock.advance(0)
+    assert [failure.type for failure in failures] == [ConnectionClosedOK]
+    assert not this.connection._messages
+
+
+def test_an_aborted_connection_is_not_open_and_takes_nothing_more(clock: Clock) -> None:
+    """From the call on, and not only when the transport has told of its end."""
+    this = Opened(clock)
+    this.connection.abort()
+    assert this.connection.state is State.CLOSING
+    assert (this.connection.close_code, this.connection.close_reason) == (1006, "aborted")
+    failures: list[Any] = []
+    for refused in (this.connection.send("x"), this.connection.ping()):
+        refused.addErrback(failures.append)
+    broadcast([this.connection], "x")
+    assert [failure.type for failure in failures] == [ConnectionClosedError] * 2
+    assert all((each.value.by, each.value.code) == ("local", 1006) for each in failures)
+    assert this.connection.counts.sent == 0
+    assert this.peer.timers() == [], "it is still kept alive"
+    ended = this.connection.close()
+    this.peer.end()
+    assert ended.called
+    assert this.connection.state is State.CLOSED
+    assert this.connection.close_code == 1006
+    assert this.peer.frames() == []
+
+
 def test_a_dripped_message_costs_what_it_weighs(clock: Clock) -> None:
     """Its parts are joined before there are too many of them."""
     this = Opened(clock)
@@ -243,6 +448,33 @@ def test_a_handler_that_ends_the_program_ends_its_connection(
     assert handling.called
     assert [f.code for f in this.peer.frames() if f.opcode == CLOSE] == [1011]
     assert type(ending).__name__ in logged()
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01], ids=["its turn", "its loop"])
+def test_a_handler_that_waits_as_asyncio_does_is_told_the_way(
+    clock: Clock, seconds: float, logged: Callable[[], str]
+) -> None:
+    """Whichever of the two refuses it: here is no asyncio loop, so there is more to say."""
+
+    async def sleeps(_: Connection) -> None:
+        await asyncio.sleep(seconds)
+
+    this = Opened(clock)
+    handle(sleeps, this.connection)
+    assert [f.code for f in this.peer.frames() if f.opcode == CLOSE] == [1011]
+    assert "run it under the asyncio reactor" in logged()
+    assert "lambda connection: asyncio.ensure_future(handler(connection))" in logged()
+
+
+def test_an_error_of_the_handlers_own_gets_no_advice(
+    clock: Clock, logged: Callable[[], str]
+) -> None:
+    async def fails(_: Connection) -> None:
+        raise RuntimeError("out of paper")
+
+    handle(fails, Opened(clock).connection)
+    assert "out of paper" in logged()
+    assert "asyncio" not in logged().replace(__file__, "")
 
 
 def test_connections_fit_into_a_weak_set(clock: Clock) -> None:

@@ -24,8 +24,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import implementer
 
+from wsframe.client.opening import connect
 from wsframe.connection import Connection
-from wsframe.options import ServerOptions
+from wsframe.options import ClientOptions, ServerOptions
+from wsframe.resource import WebSocketResource
 from wsframe.server import Server, WebSocketServerService, serve
 
 LISTEN = "tcp:0:interface=127.0.0.1"
@@ -83,6 +85,52 @@ def test_a_description_that_is_none_is_an_error_when_it_is_made() -> None:
         WebSocketServerService(echo, "nothing:0")
     with pytest.raises(ValueError, match="no endpoint"):
         WebSocketServerService(echo, [])
+
+
+def no_port(*arguments: Any, **named: Any) -> WebSocketResource:
+    """A resource has no port of its own; the other arguments are the same."""
+    handler, _ = arguments
+    return WebSocketResource(handler, **named)
+
+
+@pytest.mark.parametrize("serves", [serve, WebSocketServerService, no_port])
+def test_what_is_no_handler_and_what_are_no_options_is_said_at_the_call(serves: Any) -> None:
+    """And not to every client with 1011."""
+    for handler in (None, "x", 5):
+        with pytest.raises(TypeError, match=f"handler is a function, not {type(handler).__name__}"):
+            serves(handler, LISTEN)
+    for options in (ClientOptions(), {"backlog": 5}, None):
+        text = f"options is a ServerOptions, not {type(options).__name__}"
+        with pytest.raises(TypeError, match=text):
+            serves(echo, LISTEN, options=options)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_not_awaited_says_so() -> None:
+    """A forgotten `await` is met on the way to the first program."""
+    serving: Any = serve(echo, LISTEN)
+    with pytest.raises(AttributeError, match=r"'addresses'; serve\(\) has still to be"):
+        serving.addresses  # noqa: B018
+    with pytest.raises(TypeError, match="Serving is used with `async with`"), serving:
+        pass
+    async with serving as server:
+        opening: Any = connect(f"ws://127.0.0.1:{ports_of(server)[0]}")
+        with pytest.raises(AttributeError, match="awaited for the Connection, or opened with `asy"):
+            opening.send("x")
+        for other in ("sendMessage", "_wire"):
+            with pytest.raises(
+                AttributeError, match=f"'Opening' object has no attribute '{other}'$"
+            ):
+                getattr(opening, other)
+        with pytest.raises(TypeError, match="Opening is used with `async with`"), opening:
+            pass
+        connection: Any = await opening
+        for each in (connection, server):
+            with pytest.raises(TypeError, match="is used with `async with`, not"), each:
+                pass
+        with pytest.raises(TypeError, match="iterated over with `async for`"):
+            list(connection)
+        await within(connection.close())
 
 
 @pytest_twisted.ensureDeferred

@@ -13,14 +13,24 @@ import sys
 from collections.abc import Awaitable as AwaitableABC
 from collections.abc import Callable, Coroutine, Generator
 from types import FrameType
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from wsframe.driving import DRIVERS, Driver
 
-__all__ = ["Awaitable", "failed", "fired", "quiet_errback", "relay", "run", "start"]
+__all__ = [
+    "AsyncOnly",
+    "Awaitable",
+    "failed",
+    "fired",
+    "not_awaited",
+    "quiet_errback",
+    "relay",
+    "run",
+    "start",
+]
 
 T = TypeVar("T")
 
@@ -106,6 +116,29 @@ def _check_loop() -> None:
             "the reactor does not run in this asyncio loop; before anything of Twisted is used, "
             "call twisted.internet.asyncioreactor.install(asyncio.get_running_loop())"
         )
+
+
+class AsyncOnly:
+    """Mixed in where `async with` is meant, so that `with` says so."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # a type checker is to find that by itself
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(f"{type(self).__name__} is used with `async with`, not with `with`")
+
+        def __exit__(self, *exc_info: object) -> None:
+            """Never called."""
+
+
+def not_awaited(maker: str, made: type, asked: object, name: str) -> AttributeError:
+    """Return the error for an attribute that an `Awaitable` has not, but what it fires with has."""
+    text = f"{type(asked).__name__!r} object has no attribute {name!r}"
+    if not name.startswith("_") and hasattr(made, name):
+        kind = made.__name__
+        text += f"; {maker}() has still to be awaited for the {kind}, or opened with `async with`"
+    return AttributeError(text, name=name, obj=asked)
 
 
 class _Future(asyncio.Future[T]):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import enum
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from uuid import UUID, uuid4
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from wsframe.awaiting import Awaitable, failed, fired, relay
+from wsframe.awaiting import AsyncOnly, Awaitable, failed, fired, relay
 from wsframe.core.closing import check_close
 from wsframe.core.counts import Counts
 from wsframe.core.frames import Message
@@ -40,10 +40,19 @@ BURST: Final = 64
 """Messages handed out in one turn of the reactor; then the other connections have theirs."""
 
 
+WAITING_SEND: Final = 400
+"""Bytes that a call of `send` that waits holds beside its payload, as measured on CPython 3.11: a
+Deferred, its place in the queue, the payload's own head. If they were not counted, small messages
+would wait without a limit."""
+
+
 _BYTES: Final = (bytes, bytearray, memoryview)
 
 _NOTHING: Final[deque[Any]] = cast("deque[Any]", ())
 """Stands for a deque to which nothing was added yet."""
+
+_NO_SENDERS: Final[OrderedDict[Any, Any]] = cast("OrderedDict[Any, Any]", ())
+"""Stands for the calls of `send` that wait, while there are none."""
 
 
 class State(enum.Enum):
@@ -54,7 +63,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Connection:
+class Connection(AsyncOnly):
     """An open WebSocket, client's or server's; made by `connect`, `serve` and the services.
 
     Every method that takes time returns a Deferred that can be awaited, in Twisted coroutines and
@@ -91,7 +100,7 @@ class Connection:
         self._bytes = 0
         self._paused = False
         self._receiver: Awaitable[Message] | Driver | None = None
-        self._senders: deque[tuple[bytes, bool, Awaitable[None]]] = _NOTHING
+        self._senders: OrderedDict[Awaitable[None], tuple[bytes, bool]] = _NO_SENDERS
         self._waiting_bytes = 0
         self._owed: list[SharedMessage] | None = None
         self._pings: dict[bytes, tuple[float, Awaitable[float]]] = {}
@@ -109,7 +118,7 @@ class Connection:
 
     @property
     def state(self) -> State:
-        """OPEN, CLOSING once a Close frame was sent or received, CLOSED once TCP has ended."""
+        """OPEN, CLOSING from the first Close frame or `abort` on, CLOSED once TCP has ended."""
         if self._outcome is not None:
             return State.CLOSED
         return State.OPEN if self._wire.can_send else State.CLOSING
@@ -209,7 +218,9 @@ class Connection:
         call that waits takes its message out.
 
         Fails with `ConnectionClosed` when the connection is not open (a message that still waited
-        was not sent), and with `SendBufferFull` when more than `options.send_buffer` bytes wait.
+        was not sent), and with `SendBufferFull` when more than `options.send_buffer` bytes wait,
+        where each call counts 400 more than its message has.
+
         Raises TypeError for anything but text and bytes.
         """
         if isinstance(message, str):
@@ -229,18 +240,20 @@ class Connection:
             counts[1] += len(payload)
             wire.send_message(payload, is_binary)
             return fired(None)
-        if self._waiting_bytes + len(payload) > wire.options.send_buffer and self._senders:
+        weight = len(payload) + WAITING_SEND
+        if self._waiting_bytes + weight > wire.options.send_buffer and self._senders:
             return failed(SendBufferFull(f"{self._waiting_bytes} bytes wait to be sent already"))
         waiting: Awaitable[None] = Awaitable(self._forget_sender)
         if not self._senders:
-            self._senders = deque()
-        self._senders.append((payload, is_binary, waiting))
-        self._waiting_bytes += len(payload)
+            self._senders = OrderedDict()
+        self._senders[waiting] = payload, is_binary
+        self._waiting_bytes += weight
         return waiting
 
     def _forget_sender(self, cancelled: Any) -> None:
-        self._senders = deque(entry for entry in self._senders if entry[2] is not cancelled)
-        self._waiting_bytes = sum(len(payload) for payload, _, _ in self._senders)
+        if cancelled in self._senders:  # and is not about to fail with the others
+            payload, _ = self._senders.pop(cancelled)
+            self._waiting_bytes -= len(payload) + WAITING_SEND
 
     def transport_unblocked(self) -> None:
         """From the protocol: the transport takes more; the calls that wait go on."""
@@ -252,8 +265,8 @@ class Connection:
         self._fail_senders()
 
     def _send_first(self) -> None:
-        payload, is_binary, waiting = self._senders.popleft()
-        self._waiting_bytes -= len(payload)
+        waiting, (payload, is_binary) = self._senders.popitem(last=False)
+        self._waiting_bytes -= len(payload) + WAITING_SEND
         self._hand_over(payload, is_binary)
         _settle(waiting, None)
 
@@ -394,6 +407,9 @@ class Connection:
         return receiver
 
     def _receive_timed_out(self, receiver: Awaitable[Message]) -> None:
+        if self._messages:
+            self.deliver()  # it was the other connections' turn, and not for want of a message
+            return
         self._receiver = None
         receiver.errback(Failure(ReceiveTimeout("no message arrived in time")))
 
@@ -404,6 +420,8 @@ class Connection:
         self._receiver = receiver
 
     def _put_back(self, message: Message) -> None:
+        if self._messages is _NOTHING:
+            return  # the handler has left: what came is for nobody
         self._messages.appendleft(message)
         self._bytes += _size(message)
         receiver, self._receiver = self._receiver, None
@@ -463,6 +481,11 @@ class Connection:
         """
         return self
 
+    if not TYPE_CHECKING:  # a type checker is to find that by itself
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("a Connection's messages are iterated over with `async for`")
+
     async def __anext__(self) -> Message:
         if self._messages and self._receiver is None and self._burst < BURST:
             return self._take()
@@ -518,9 +541,9 @@ class Connection:
         return (self._outcome or self._wire.outcome).again()
 
     def _fail_senders(self) -> None:
-        senders, self._senders = self._senders, _NOTHING
+        senders, self._senders = self._senders, _NO_SENDERS
         self._waiting_bytes = 0
-        for _, _, waiting in senders:
+        for waiting in senders:
             _settle(waiting, Failure(self._end()))
 
     def drop_messages(self) -> None:
@@ -541,8 +564,9 @@ class Connection:
         pings, self._pings = self._pings, {}
         for _, ponged in pings.values():
             _settle(ponged, Failure(self._end()))
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
+        if self._receiver is not None and not self._messages:
+            # Where there are some it waits for the next turn only, in which it gets one.
+            receiver, self._receiver = self._receiver, None
             receiver.errback(Failure(self._end()))
         waiters, self._closed_waiters = self._closed_waiters, []
         for waiter in waiters:

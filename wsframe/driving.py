@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 import sys
 import types
-from asyncio import _get_running_loop
+from asyncio import _get_running_loop, isfuture
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, cast
@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from wsframe.errors import ConnectionClosed
 
-__all__ = ["DRIVERS", "SUSPENDED", "Driver", "driving", "suspended"]
+__all__ = ["DRIVERS", "SUSPENDED", "Driver", "driving", "in_asyncio", "suspended"]
 
 SUSPENDED: Final = object()
 """Yielded by a wait that is not for a Deferred; somebody will call `resume`."""
@@ -83,7 +83,7 @@ class Driver:
                     self._cancel_if_asked()
                 return
             if not isinstance(waits, defer.Deferred):
-                value = Failure(TypeError(f"a coroutine awaits {type(waits).__name__}"))
+                value = Failure(TypeError(_not_ours(waits)))
                 continue
             self.is_running = True
             waits.addBoth(self._fired)
@@ -127,6 +127,19 @@ class Driver:
             self.resume(Failure(defer.CancelledError()))
         elif self._waits is not None:
             self._waits.cancel()
+
+
+def in_asyncio() -> str:
+    """Return what lets a coroutine use asyncio's own waits under the reactor that runs."""
+    remedy = "lambda connection: asyncio.ensure_future(handler(connection))"
+    where = "" if _get_running_loop() is not None else "run it under the asyncio reactor, and "
+    return f"to use asyncio's own waits in a handler, {where}give it as {remedy}"
+
+
+def _not_ours(waits: object) -> str:
+    """Return what is wrong with a wait; that of `asyncio.sleep(0)` is None."""
+    text = f"a coroutine awaits {type(waits).__name__}, and Twisted drives it"
+    return f"{text}; {in_asyncio()}" if waits is None or isfuture(waits) else text
 
 
 def _raisable(failure: Failure) -> BaseException:

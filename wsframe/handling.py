@@ -11,14 +11,21 @@ from twisted.python.failure import Failure
 
 from wsframe.awaiting import start
 from wsframe.connection import Connection
+from wsframe.driving import in_asyncio
 from wsframe.errors import ConnectionClosed
 
-__all__ = ["Handler", "handle", "safe_text"]
+__all__ = ["Handler", "check_handler", "handle", "safe_text"]
 
 _log = Logger(namespace="wsframe.handler")
 
 Handler = Callable[[Connection], object]
 """`async def handler(connection)`; it may also return a Deferred."""
+
+
+def check_handler(handler: object) -> None:
+    """Raise TypeError for what cannot be called: it would fail with every connection."""
+    if not callable(handler):
+        raise TypeError(f"handler is a function, not {type(handler).__name__}")
 
 
 def handle(handler: Handler, connection: Connection) -> Deferred[None]:
@@ -45,8 +52,20 @@ def _raised(failure: Failure, connection: Connection) -> None:
     elif failure.check(CancelledError, asyncio.CancelledError):
         code = 1001
     else:
-        _log.failure("Error in the handler, peer {peer!r}", failure, peer=connection.peer)
+        text = "Error in the handler, peer {peer!r}{hint}"
+        _log.failure(text, failure, peer=connection.peer, hint=_hint(failure))
     _end(connection, code)
+
+
+def _hint(failure: Failure) -> str:
+    """Return what helps where asyncio has refused to wait: it has no loop here, or no task."""
+    at = failure.getTracebackObject()
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    module = "" if at is None else str(at.tb_frame.f_globals.get("__name__"))
+    if failure.check(RuntimeError) and module.partition(".")[0] == "asyncio":
+        return f"; {in_asyncio()}"
+    return ""
 
 
 def _end(connection: Connection, code: int) -> None:

@@ -115,7 +115,8 @@ class ConnectionOptions:
     send_buffer: int = 4 * MIB
     """Bytes that may wait to be sent. `send` waits long before, at the 64 KiB of Twisted's
     transport (up to 1 MiB where large frames came); this bounds what several waiting senders, or
-    a broadcast, can add. A broadcast's subscriber that exceeds it is closed with 1008 and loses
+    a broadcast, can add; a call of `send` that waits counts 400 bytes more than its message has,
+    which is what it holds. A broadcast's subscriber that exceeds it is closed with 1008 and loses
     nobody else anything."""
 
     ping_interval: float | None = 20.0

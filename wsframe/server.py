@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -20,11 +20,11 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from wsframe.awaiting import Awaitable, failed, fired, relay
+from wsframe.awaiting import AsyncOnly, Awaitable, failed, fired, not_awaited, relay
 from wsframe.clock import global_reactor
 from wsframe.connection import Connection
 from wsframe.core.closing import check_close
-from wsframe.handling import Handler, handle
+from wsframe.handling import Handler, check_handler, handle
 from wsframe.options import DEFAULT_SERVER_OPTIONS, Deflate, ServerOptions, check_compression
 from wsframe.protocol import ConnectionServerFactory, Listener, ProcessRequest, Wire
 from wsframe.tls_transport import TLSListener
@@ -53,6 +53,7 @@ class Connections:
         compression: Deflate | None,
         trace: Trace | None,
     ) -> None:
+        _check_arguments(handler, options)
         self.factory = ConnectionServerFactory(
             self.opened,
             reactor=reactor,
@@ -162,7 +163,7 @@ class Connections:
             wire.abort("local", "the server is closing")
 
 
-class Server:
+class Server(AsyncOnly):
     """A running server; made by `serve`."""
 
     def __init__(self, connections: Connections, ports: list[IListeningPort]) -> None:
@@ -251,13 +252,19 @@ def _inform(value: object, waiter: Awaitable[None]) -> object:
     return value
 
 
-class Serving(Awaitable[Server]):
+class Serving(AsyncOnly, Awaitable[Server]):
     """What `serve` returns: await it for the `Server`, or hold it open with `async with`."""
 
     failure: Failure | None = None
     """Why it will not listen; known before what listened already has ended."""
 
     _server: Server
+
+    if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what was forgotten."""
+            raise not_awaited("serve", Server, self, name)
 
     async def __aenter__(self) -> Server:
         self._server = await self
@@ -292,8 +299,10 @@ def serve(
     The Deferred returned fires with the `Server` when it listens everywhere; it fails as the
     endpoint does, or when it is cancelled, and then listens nowhere.
 
-    Raises ValueError for a description that is none.
+    Raises ValueError for a description that is none, and TypeError for a handler that cannot be
+    called.
     """
+    _check_arguments(handler, options)
     reactor = reactor or global_reactor()
     endpoints = _endpoints(reactor, listen, options)
     connections = Connections(handler, options, reactor, process_request, compression, trace)
@@ -315,6 +324,12 @@ def serve(
     listening = Deferred.fromCoroutine(listen_everywhere())
     relay(listening, serving)
     return serving
+
+
+def _check_arguments(handler: object, options: object) -> None:
+    check_handler(handler)
+    if not isinstance(options, ServerOptions):
+        raise TypeError(f"options is a ServerOptions, not {type(options).__name__}")
 
 
 def _endpoints(
@@ -371,6 +386,7 @@ class WebSocketServerService(Service):
         options: ServerOptions = DEFAULT_SERVER_OPTIONS,
         reactor: IReactorTime | None = None,
     ) -> None:
+        _check_arguments(handler, options)
         self.reactor = reactor or global_reactor()
         _endpoints(self.reactor, listen, options)  # what is wrong with it is said now
         check_compression(compression)

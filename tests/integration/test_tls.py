@@ -65,6 +65,14 @@ async def test_bad_certificate_is_tls_failed_and_says_why(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_port_that_speaks_no_tls_is_named_as_that() -> None:
+    """OpenSSL calls it a wrong version number, which leads nobody to the letter too many."""
+    async with echo_server() as port:
+        with pytest.raises(TLSFailed, match=r"\(perhaps it speaks no TLS, but ws:// or http://\)"):
+            await connect(f"wss://localhost:{port}/")
+
+
+@pytest_twisted.ensureDeferred
 async def test_systems_authorities_are_the_default() -> None:
     async with echo_server(certificate=self_signed("localhost")) as port:
         with pytest.raises(TLSFailed, match=r"self[- ]signed"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http.cookiejar import CookieJar
 from types import TracebackType
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, cast
 
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
 
-from wsframe.awaiting import Awaitable, relay
+from wsframe.awaiting import AsyncOnly, Awaitable, not_awaited, relay
 from wsframe.clock import global_reactor
 from wsframe.connection import Connection
 from wsframe.core.opening import RequestHeaders, check_subprotocols
@@ -49,13 +49,19 @@ def check_names(given: Mapping[str, Any], whose: str = "") -> ConnectArguments:
     return cast(ConnectArguments, given)
 
 
-class Opening(Awaitable[Connection]):
+class Opening(AsyncOnly, Awaitable[Connection]):
     """What `connect` returns: await it for the `Connection`, or open it with `async with`.
 
     ``async with`` closes the connection at the end of the block.
     """
 
     _connection: Connection
+
+    if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what was forgotten."""
+            raise not_awaited("connect", Connection, self, name)
 
     async def __aenter__(self) -> Connection:
         self._connection = await self

@@ -30,7 +30,7 @@ from wsframe.core.reconnect import Input, Output, Reconnect
 from wsframe.core.reconnect import State as Doing
 from wsframe.core.retry import Decision, Retry, RetryPolicy
 from wsframe.errors import ConnectionClosed
-from wsframe.handling import Handler, handle, safe_text
+from wsframe.handling import Handler, check_handler, handle, safe_text
 from wsframe.options import (
     DEFAULT_CLIENT_OPTIONS,
     DEFAULT_RETRY_POLICY,
@@ -89,8 +89,7 @@ class WebSocketClientService(Service):
         **arguments: Any,
     ) -> None:
         given = check_names(arguments)
-        if not callable(handler):
-            raise TypeError(f"handler is a function, not {type(handler).__name__}")
+        check_handler(handler)
         if on_open is not None and not callable(on_open):
             raise TypeError(f"on_open is a function or None, not {type(on_open).__name__}")
         if not isinstance(service_options, ServiceOptions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -30,6 +30,9 @@ from wsframe.errors import (
 from wsframe.tls_transport import TLSFactory
 
 __all__ = ["TLSEndpoint"]
+
+_NO_TLS: Final = "wrong version number"
+"""What OpenSSL says of bytes that are no TLS at all."""
 
 
 @implementer(IHandshakeListener)
@@ -79,7 +82,9 @@ def _tls_text(reason: Failure) -> str:
     if isinstance(error, VerificationError):
         return "the certificate is not for this host name"
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
-        return "; ".join(entry[-1] for entry in error.args[0])
+        text = "; ".join(entry[-1] for entry in error.args[0])
+        hint = " (perhaps it speaks no TLS, but ws:// or http://)" if _NO_TLS in text else ""
+        return text + hint
     return str(reason.getErrorMessage())
 
 

@@ -152,6 +152,9 @@ class Ending(Base):
         """End TCP at once; what waits to be sent is lost."""
         self.closing.lose(by, reason)
         self._discarding = True
+        if self.state == WebSocketProtocol.STATE_OPEN:
+            self.state = WebSocketProtocol.STATE_CLOSING  # whatever is sent would not go out
+            self._stop_keepalive()
         self.drop_rest()
         self.drop_waiting()
         self.transport.unregisterProducer()
