@@ -70,11 +70,21 @@ class Child:
     def lives(self) -> None:
         self._protocol.childDataReceived(4, b".")
 
-    def ends(self, number: int | None = None) -> None:
+    def exits(self, number: int | None = None) -> None:
+        """End, while something else still has its output open."""
         self.alive = False
-        error = ProcessDone(0) if number is None else ProcessTerminated(signal=number)
-        self._protocol.processExited(Failure(error))
-        self._protocol.processEnded(Failure(error))
+        self._error = ProcessDone(0) if number is None else ProcessTerminated(signal=number)
+        for fd in (3, 4):
+            del self.pipes[fd]
+        self._protocol.processExited(Failure(self._error))
+
+    def lets_go(self) -> None:
+        """Come to the end of its output."""
+        self._protocol.processEnded(Failure(self._error))
+
+    def ends(self, number: int | None = None) -> None:
+        self.exits(number)
+        self.lets_go()
 
 
 class FakeReactor(Clock):
@@ -325,6 +335,24 @@ def test_all_are_told_to_end_and_what_remains_at_the_deadline_is_killed(made: Wo
     assert (first.signals, second.signals) == (["TERM"], ["TERM", "KILL"])
     second.ends(signal.SIGKILL)
     assert stopping.called
+
+
+def accept(bound: socket.socket) -> bool:
+    return bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def test_a_dead_one_whose_output_is_still_open_accepts_no_more(made: Workers) -> None:
+    (first,), (second,) = made.sockets(1), made.sockets(2)
+    for bound in (first, second):
+        bound.listen()
+    child, _ = listening(made)
+    child.exits(signal.SIGKILL)
+    assert not accept(first)
+    assert accept(second)
+    assert len(made.reactor.children) == 2
+    child.lets_go()
+    made.reactor.advance(1)
+    assert len(made.reactor.children) == 3
 
 
 def test_the_addresses_are_kept_until_the_end(made: Workers) -> None:

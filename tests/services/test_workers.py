@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -297,6 +297,46 @@ async def test_a_service_that_was_suspended_kills_none_of_its_workers(tmp_path: 
         await this.replaced(2)
         for raw in opened:
             await raw.drop()
+
+
+@asynccontextmanager
+async def with_children(directory: Path, *arguments: str) -> AsyncIterator[tuple[Served, int]]:
+    """Have two workers with a child each, which keeps their output open, and kill the first.
+
+    Gives the service, and the child that is left, when the parent knows of the death.
+    """
+    process = own(directory, "--manner", "bear", "--grace", "60", *arguments)
+    try:
+        async with served(process) as this:
+            parent = psutil.Process(process.pid)
+            files = parent.num_fds()
+
+            def known() -> bool:
+                opened = parent.net_connections(kind="tcp")
+                accepting = [each for each in opened if each.status == psutil.CONN_LISTEN]
+                return len(accepting) == 1 and parent.num_fds() == files - 2  # CONTROL, ALIVE
+
+            os.kill(this.pids[1], signal.SIGKILL)
+            await eventually(known)
+            left = await process.says(r"worker 1\] The child is (\d+)")
+            yield this, int(left[1])
+            assert "Traceback" not in process.output
+    finally:
+        for pid in re.findall(r"The child is (\d+)", process.output):
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_waits_for_a_dead_worker_whose_output_is_still_open(tmp_path: Path) -> None:
+    async with with_children(tmp_path) as (this, left):
+        for raw in await this.open():
+            await expect_echo(raw)
+            await raw.drop()
+        assert "ended by SIGKILL" not in this.process.output
+        os.kill(left, signal.SIGKILL)
+        await this.process.says(r"Worker 1 \(process \d+\) was ended by SIGKILL; the next one")
+        await this.replaced(1)
 
 
 @pytest_twisted.ensureDeferred
