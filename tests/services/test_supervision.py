@@ -57,6 +57,7 @@ class Child:
         protocol.makeConnection(self)
 
     def writeToChild(self, fd: int, data: bytes) -> None:
+        assert fd in self.pipes
         self.told += map(json.loads, data.splitlines())
 
     def signalProcess(self, number: int) -> None:
@@ -99,6 +100,8 @@ class FakeReactor(Clock):
     def callWhenRunning(self, function: Callable[[], object]) -> None:
         function()
 
+    callFromThread = callWhenRunning
+
     def spawnProcess(self, protocol: Any, *_: Any, childFDs: dict[int, Any]) -> None:
         if self.refuses:
             raise BlockingIOError(11, "no more processes")
@@ -121,7 +124,8 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def made(exits: list[Any]) -> Iterator[Workers]:
     """Give two workers on a clock, started, of which none listens."""
     options = echo.Options()
-    options.parseOptions(["--workers", "2", "--listen", "tcp:0:interface=127.0.0.1"])
+    listen = ["--listen", "tcp:0:interface=127.0.0.1"]
+    options.parseOptions(["--workers", "2", *listen, "--trace-on-signal", "trace"])
     workers = in_workers(options, echo.build, LIMITS)
     assert isinstance(workers, Workers)
     workers.reactor = FakeReactor()
@@ -353,6 +357,19 @@ def test_a_dead_one_whose_output_is_still_open_accepts_no_more(made: Workers) ->
     child.lets_go()
     made.reactor.advance(1)
     assert len(made.reactor.children) == 3
+
+
+def test_a_dead_one_whose_output_is_still_open_keeps_no_other_from_being_told(
+    made: Workers, logged: Callable[[], str]
+) -> None:
+    first, second = listening(made)
+    first.exits(signal.SIGKILL)
+    signal.raise_signal(signal.SIGUSR2)
+    assert "The trace is on" in logged()
+    assert [len(first.told), second.told[1:]] == [1, [{"tracing": True}]]
+    first.lets_go()
+    made.reactor.advance(1)
+    assert made.reactor.children[-1].told[0]["tracing"] is True
 
 
 def test_the_addresses_are_kept_until_the_end(made: Workers) -> None:

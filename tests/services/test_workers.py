@@ -340,6 +340,20 @@ async def test_nobody_waits_for_a_dead_worker_whose_output_is_still_open(tmp_pat
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_dead_worker_whose_output_is_still_open_keeps_no_other_from_the_trace(
+    tmp_path: Path,
+) -> None:
+    trace = tmp_path / "trace"
+    async with with_children(tmp_path, "--trace-on-signal", str(trace)) as (this, left):
+        this.process.signal(signal.SIGUSR2)
+        await this.process.says("The trace is on")
+        while "GET /" not in Path(f"{trace}.2").read_text():
+            await get(this.port, "/")
+        os.kill(left, signal.SIGKILL)
+        await this.replaced(1)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_worker_that_is_told_to_end_drains_and_is_replaced() -> None:
     async with served(echo()) as this:
         opened = await this.open(2)

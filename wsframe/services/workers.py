@@ -446,8 +446,9 @@ class _Process(ProcessProtocol):
         _log.error("Worker {worker}: {line}", worker=self._place.number, line=line)
 
     def tell(self, what: dict[str, Any]) -> None:
-        """Send a line."""
-        self.transport.writeToChild(CONTROL, json.dumps(what).encode() + b"\n")
+        """Send a line; nothing where nobody is left to read it."""
+        if CONTROL in self.transport.pipes:
+            self.transport.writeToChild(CONTROL, json.dumps(what).encode() + b"\n")
 
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal; return whether there was a process to get it."""
