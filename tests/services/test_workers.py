@@ -584,18 +584,21 @@ def interpreter() -> str:
     return str(missing(f"a {version} that every user can run"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-@pytest_twisted.ensureDeferred
-async def test_workers_have_the_rights_of_another_user_and_a_port_below_1024() -> None:
-    port = next(port for port in range(700, 1024) if free(port))
+def as_nobody(*arguments: str) -> Process:
+    """Start an echo service that becomes another user once it has its addresses."""
     import twisted
 
     packages = [str(Path(twisted.__file__).parents[1]), str(Path(__file__).parents[2])]
     code = f"import sys; sys.path[:0] = {packages!r}; from twisted.scripts.twistd import run; run()"
-    arguments = ("--nodaemon", "--pidfile=", "--uid=65534", "--gid=65534", "--rundir=/")
-    listen = ("--workers", "2", "--listen", LOCAL.format(port=port))
-    process = Process(interpreter(), "-c", code, *arguments, "ws-echo", *listen)
-    async with served(process) as this:
+    options = ("--nodaemon", "--pidfile=", "--uid=65534", "--gid=65534", "--rundir=/")
+    return Process(interpreter(), "-c", code, *options, "ws-echo", "--workers", "2", *arguments)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest_twisted.ensureDeferred
+async def test_workers_have_the_rights_of_another_user_and_a_port_below_1024() -> None:
+    port = next(port for port in range(700, 1024) if free(port))
+    async with served(as_nobody("--listen", LOCAL.format(port=port))) as this:
         assert this.port == port
         for pid in [this.process.pid, *this.pids.values()]:
             ids = psutil.Process(pid)
@@ -609,6 +612,22 @@ async def test_workers_have_the_rights_of_another_user_and_a_port_below_1024() -
         assert all(this.connections().values())
         for raw in opened:
             await raw.drop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_where_that_user_may_not_write_stays_and_the_next_one_takes_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "socket"
+    for _ in range(2):
+        async with served(as_nobody("--listen", f"unix:{path}")) as this:
+            await speaks(at(path))
+            this.process.signal(signal.SIGTERM)
+            assert await this.process.ended() in TERMINATED
+        assert "What remains of a Unix socket: [Errno 13] Permission denied" in this.process.output
+        assert "Traceback" not in this.process.output
+        assert path.is_socket()
 
 
 def free(port: int) -> bool:
