@@ -156,10 +156,11 @@ def test_each_is_told_what_it_is(made: Workers) -> None:
         assert told["reactor"] == __name__
 
 
-def test_one_that_served_long_enough_is_replaced_at_once(made: Workers) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGRTMIN + 6])  # that one has no name
+def test_one_that_served_long_enough_is_replaced_at_once(made: Workers, number: int) -> None:
     first, _ = listening(made)
     made.reactor.advance(10)
-    first.ends(signal.SIGKILL)
+    first.ends(number)
     made.reactor.advance(0)
     assert len(made.reactor.children) == 3
 

@@ -477,10 +477,17 @@ class _Process(ProcessProtocol):
             lines.ended()
         error: Any = reason.value
         if error.signal is not None:
-            what = f"(process {self.pid}) was ended by {signal.Signals(error.signal).name}"
+            what = f"(process {self.pid}) was ended by {_signal_name(error.signal)}"
         else:
             what = f"(process {self.pid}) ended with status {error.exitCode}"
         self._place.ended(what)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time ones have none
+        return f"signal {number}"
 
 
 class _Lines:
