@@ -31,6 +31,7 @@ class Options(ListeningOptions):
     optParameters = [  # noqa: RUF012
         ["manner", None, "serve", "What the workers do."],
         ["silence", None, 30.0, "Seconds of it until one is killed.", float],
+        ["grace", None, 1.0, "Seconds that the output of a dead one is waited for.", float],
     ]
 
     def build_options(self) -> ServerOptions:
@@ -51,6 +52,7 @@ def build(options: Options) -> ListeningService:
         "refuse": lambda: 1 / 0,
         "die": lambda: reactor.callLater(0.1, os.kill, os.getpid(), signal.SIGKILL),  # type: ignore[attr-defined]
         "talk": talk,
+        "bear": bear,
         "serve": lambda: None,
     }
     manners[options["manner"]]()
@@ -70,11 +72,16 @@ def talk() -> None:
         _log.failure("It failed")
 
 
+def bear() -> None:
+    """Start a child that has the same output."""
+    _log.info("The child is {pid}", pid=os.posix_spawnp("sleep", ["sleep", "60"], os.environ))
+
+
 def application(arguments: list[str]) -> Application:
     options = Options()
     options.parseOptions(arguments)
     made = Application("own")
-    limits = replace(LIMITS, silence_timeout=options["silence"])
+    limits = replace(LIMITS, silence_timeout=options["silence"], cut_grace=options["grace"])
     in_workers(options, build, limits).setServiceParent(made)
     return made
 

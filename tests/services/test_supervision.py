@@ -57,6 +57,7 @@ class Child:
         protocol.makeConnection(self)
 
     def writeToChild(self, fd: int, data: bytes) -> None:
+        assert fd in self.pipes
         self.told += map(json.loads, data.splitlines())
 
     def signalProcess(self, number: int) -> None:
@@ -70,11 +71,21 @@ class Child:
     def lives(self) -> None:
         self._protocol.childDataReceived(4, b".")
 
-    def ends(self, number: int | None = None) -> None:
+    def exits(self, number: int | None = None) -> None:
+        """End, while something else still has its output open."""
         self.alive = False
-        error = ProcessDone(0) if number is None else ProcessTerminated(signal=number)
-        self._protocol.processExited(Failure(error))
-        self._protocol.processEnded(Failure(error))
+        self._error = ProcessDone(0) if number is None else ProcessTerminated(signal=number)
+        for fd in (3, 4):
+            del self.pipes[fd]
+        self._protocol.processExited(Failure(self._error))
+
+    def lets_go(self) -> None:
+        """Come to the end of its output."""
+        self._protocol.processEnded(Failure(self._error))
+
+    def ends(self, number: int | None = None) -> None:
+        self.exits(number)
+        self.lets_go()
 
 
 class FakeReactor(Clock):
@@ -88,6 +99,8 @@ class FakeReactor(Clock):
 
     def callWhenRunning(self, function: Callable[[], object]) -> None:
         function()
+
+    callFromThread = callWhenRunning
 
     def spawnProcess(self, protocol: Any, *_: Any, childFDs: dict[int, Any]) -> None:
         if self.refuses:
@@ -111,7 +124,8 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def made(exits: list[Any]) -> Iterator[Workers]:
     """Give two workers on a clock, started, of which none listens."""
     options = echo.Options()
-    options.parseOptions(["--workers", "2", "--listen", "tcp:0:interface=127.0.0.1"])
+    listen = ["--listen", "tcp:0:interface=127.0.0.1"]
+    options.parseOptions(["--workers", "2", *listen, "--trace-on-signal", "trace"])
     workers = in_workers(options, echo.build, LIMITS)
     assert isinstance(workers, Workers)
     workers.reactor = FakeReactor()
@@ -142,10 +156,11 @@ def test_each_is_told_what_it_is(made: Workers) -> None:
         assert told["reactor"] == __name__
 
 
-def test_one_that_served_long_enough_is_replaced_at_once(made: Workers) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGRTMIN + 6])  # that one has no name
+def test_one_that_served_long_enough_is_replaced_at_once(made: Workers, number: int) -> None:
     first, _ = listening(made)
     made.reactor.advance(10)
-    first.ends(signal.SIGKILL)
+    first.ends(number)
     made.reactor.advance(0)
     assert len(made.reactor.children) == 3
 
@@ -325,6 +340,37 @@ def test_all_are_told_to_end_and_what_remains_at_the_deadline_is_killed(made: Wo
     assert (first.signals, second.signals) == (["TERM"], ["TERM", "KILL"])
     second.ends(signal.SIGKILL)
     assert stopping.called
+
+
+def accept(bound: socket.socket) -> bool:
+    return bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def test_a_dead_one_whose_output_is_still_open_accepts_no_more(made: Workers) -> None:
+    (first,), (second,) = made.sockets(1), made.sockets(2)
+    for bound in (first, second):
+        bound.listen()
+    child, _ = listening(made)
+    child.exits(signal.SIGKILL)
+    assert not accept(first)
+    assert accept(second)
+    assert len(made.reactor.children) == 2
+    child.lets_go()
+    made.reactor.advance(1)
+    assert len(made.reactor.children) == 3
+
+
+def test_a_dead_one_whose_output_is_still_open_keeps_no_other_from_being_told(
+    made: Workers, logged: Callable[[], str]
+) -> None:
+    first, second = listening(made)
+    first.exits(signal.SIGKILL)
+    signal.raise_signal(signal.SIGUSR2)
+    assert "The trace is on" in logged()
+    assert [len(first.told), second.told[1:]] == [1, [{"tracing": True}]]
+    first.lets_go()
+    made.reactor.advance(1)
+    assert made.reactor.children[-1].told[0]["tracing"] is True
 
 
 def test_the_addresses_are_kept_until_the_end(made: Workers) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -299,6 +299,60 @@ async def test_a_service_that_was_suspended_kills_none_of_its_workers(tmp_path: 
             await raw.drop()
 
 
+@asynccontextmanager
+async def with_children(directory: Path, *arguments: str) -> AsyncIterator[tuple[Served, int]]:
+    """Have two workers with a child each, which keeps their output open, and kill the first.
+
+    Gives the service, and the child that is left, when the parent knows of the death.
+    """
+    process = own(directory, "--manner", "bear", "--grace", "60", *arguments)
+    try:
+        async with served(process) as this:
+            parent = psutil.Process(process.pid)
+            files = parent.num_fds()
+
+            def known() -> bool:
+                opened = parent.net_connections(kind="tcp")
+                accepting = [each for each in opened if each.status == psutil.CONN_LISTEN]
+                return len(accepting) == 1 and parent.num_fds() == files - 2  # CONTROL, ALIVE
+
+            os.kill(this.pids[1], signal.SIGKILL)
+            await eventually(known)
+            left = await process.says(r"worker 1\] The child is (\d+)")
+            yield this, int(left[1])
+            assert "Traceback" not in process.output
+    finally:
+        for pid in re.findall(r"The child is (\d+)", process.output):
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_waits_for_a_dead_worker_whose_output_is_still_open(tmp_path: Path) -> None:
+    async with with_children(tmp_path) as (this, left):
+        for raw in await this.open():
+            await expect_echo(raw)
+            await raw.drop()
+        assert "ended by SIGKILL" not in this.process.output
+        os.kill(left, signal.SIGKILL)
+        await this.process.says(r"Worker 1 \(process \d+\) was ended by SIGKILL; the next one")
+        await this.replaced(1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_dead_worker_whose_output_is_still_open_keeps_no_other_from_the_trace(
+    tmp_path: Path,
+) -> None:
+    trace = tmp_path / "trace"
+    async with with_children(tmp_path, "--trace-on-signal", str(trace)) as (this, left):
+        this.process.signal(signal.SIGUSR2)
+        await this.process.says("The trace is on")
+        while "GET /" not in Path(f"{trace}.2").read_text():
+            await get(this.port, "/")
+        os.kill(left, signal.SIGKILL)
+        await this.replaced(1)
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_worker_that_is_told_to_end_drains_and_is_replaced() -> None:
     async with served(echo()) as this:
@@ -530,18 +584,21 @@ def interpreter() -> str:
     return str(missing(f"a {version} that every user can run"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-@pytest_twisted.ensureDeferred
-async def test_workers_have_the_rights_of_another_user_and_a_port_below_1024() -> None:
-    port = next(port for port in range(700, 1024) if free(port))
+def as_nobody(*arguments: str) -> Process:
+    """Start an echo service that becomes another user once it has its addresses."""
     import twisted
 
     packages = [str(Path(twisted.__file__).parents[1]), str(Path(__file__).parents[2])]
     code = f"import sys; sys.path[:0] = {packages!r}; from twisted.scripts.twistd import run; run()"
-    arguments = ("--nodaemon", "--pidfile=", "--uid=65534", "--gid=65534", "--rundir=/")
-    listen = ("--workers", "2", "--listen", LOCAL.format(port=port))
-    process = Process(interpreter(), "-c", code, *arguments, "ws-echo", *listen)
-    async with served(process) as this:
+    options = ("--nodaemon", "--pidfile=", "--uid=65534", "--gid=65534", "--rundir=/")
+    return Process(interpreter(), "-c", code, *options, "ws-echo", "--workers", "2", *arguments)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest_twisted.ensureDeferred
+async def test_workers_have_the_rights_of_another_user_and_a_port_below_1024() -> None:
+    port = next(port for port in range(700, 1024) if free(port))
+    async with served(as_nobody("--listen", LOCAL.format(port=port))) as this:
         assert this.port == port
         for pid in [this.process.pid, *this.pids.values()]:
             ids = psutil.Process(pid)
@@ -555,6 +612,22 @@ async def test_workers_have_the_rights_of_another_user_and_a_port_below_1024() -
         assert all(this.connections().values())
         for raw in opened:
             await raw.drop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_where_that_user_may_not_write_stays_and_the_next_one_takes_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "socket"
+    for _ in range(2):
+        async with served(as_nobody("--listen", f"unix:{path}")) as this:
+            await speaks(at(path))
+            this.process.signal(signal.SIGTERM)
+            assert await this.process.ended() in TERMINATED
+        assert "What remains of a Unix socket: [Errno 13] Permission denied" in this.process.output
+        assert "Traceback" not in this.process.output
+        assert path.is_socket()
 
 
 def free(port: int) -> bool:

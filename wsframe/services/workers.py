@@ -177,14 +177,17 @@ class Workers(Service):
         """Note that a worker has come as far as that."""
         self._ever_listened = True
 
+    def exited(self, place: _Place) -> None:
+        """Have nobody wait for a worker whose end is not complete: it accepts no more."""
+        for reservation in self._reservations:
+            reservation.vacate(place.number)
+
     def ended(self, place: _Place, what: str) -> None:
         """Have a worker that ended replaced, or see what its end means."""
         if self._failed or self._stopping is not None:
             _log.info("Worker {worker} {what}", worker=place.number, what=what)
             self._look()
             return
-        for reservation in self._reservations:
-            reservation.vacate(place.number)
         if not self._ever_listened:
             self._fail(f"Worker {place.number} {what}, before any worker listened")
         elif all(each.failures >= self.limits.max_failures for each in self._places):
@@ -443,8 +446,9 @@ class _Process(ProcessProtocol):
         _log.error("Worker {worker}: {line}", worker=self._place.number, line=line)
 
     def tell(self, what: dict[str, Any]) -> None:
-        """Send a line."""
-        self.transport.writeToChild(CONTROL, json.dumps(what).encode() + b"\n")
+        """Send a line; nothing where nobody is left to read it."""
+        if CONTROL in self.transport.pipes:
+            self.transport.writeToChild(CONTROL, json.dumps(what).encode() + b"\n")
 
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal; return whether there was a process to get it."""
@@ -457,6 +461,7 @@ class _Process(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         # It has ended only when its output has, for which its own children might never let go.
         workers = self._place.workers
+        workers.exited(self._place)
         self._closing = workers.reactor.callLater(workers.limits.cut_grace, self._close)
 
     def _close(self) -> None:
@@ -472,10 +477,17 @@ class _Process(ProcessProtocol):
             lines.ended()
         error: Any = reason.value
         if error.signal is not None:
-            what = f"(process {self.pid}) was ended by {signal.Signals(error.signal).name}"
+            what = f"(process {self.pid}) was ended by {_signal_name(error.signal)}"
         else:
             what = f"(process {self.pid}) ended with status {error.exitCode}"
         self._place.ended(what)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time ones have none
+        return f"signal {number}"
 
 
 class _Lines:
