@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +29,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import Clock
 
+from wsframe.awaiting import run
 from wsframe.connection import Connection
+from wsframe.errors import ConnectionClosedOK
 from wsframe.options import Deflate, ServerOptions
 from wsframe.protocol import (
     ConnectionServerFactory,
@@ -541,6 +544,48 @@ def test_an_end_waits_for_a_reader_that_pauses(clock: Clock) -> None:
     peer.protocol.resume_reading()
     clock.advance(0)
     assert peer.protocol.got == [(b"1", True), (False, 1006)]
+    assert peer.timers() == []
+
+
+def test_a_reset_takes_what_was_left_with_it(clock: Clock) -> None:
+    peer = served(clock, Ending)
+    peer.send(LEFT)
+    peer.protocol.pause_reading()
+    peer.transport.reset()
+    assert peer.protocol.got == [(False, 1006)]
+    assert peer.timers() == []
+
+
+def test_who_waits_to_send_before_he_reads_does_not_hold_the_end_up(clock: Clock) -> None:
+    made: list[Connection] = []
+
+    def opened(wire: Any) -> Connection:
+        made.append(Connection(wire))
+        return made[-1]
+
+    options = ServerOptions(ping_interval=None, receive_queue=1)
+    factory = ConnectionServerFactory(opened, reactor=clock, options=options)
+    peer = Peer(factory, clock)
+    peer.send(request())
+    peer.transport.stalled = True
+    (connection,) = made
+    came = []
+
+    async def echo() -> None:
+        async for message in connection:
+            came.append(len(message))
+            with suppress(ConnectionClosedOK):
+                await connection.send(message)
+
+    done = run(echo)
+    large = masked_frame(BINARY, bytes(100_000))
+    peer.send(large * 2 + LEFT + masked_close(1000))
+    assert not done.called
+    peer.end()
+    clock.advance(0)
+    assert done.called
+    assert came == [100_000, 100_000, 1]
+    assert connection.close_code == 1000
     assert peer.timers() == []
 
 

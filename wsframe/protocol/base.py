@@ -70,6 +70,8 @@ class Base(Attributes):
     write_waiting: Callable[[], None]
     drop_waiting: Callable[[], None]
     sending_blocked: Callable[[], None]
+    sending_resumed: Callable[[], None]
+    unblocked: Callable[[], None]
     start_close: Callable[[int | None, bytes], None]
     dropConnection: Callable[..., None]
     abort: Callable[[Side, str], None]

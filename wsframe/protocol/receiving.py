@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.websocket.protocol import WebSocketProtocol
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
@@ -254,13 +255,19 @@ class Receiving(Base):
     def await_rest(self, lost: Failure) -> bool:
         """Return whether the end of the transport waits for what was read before it.
 
-        TLS hands out what it has in hand though it is paused, and then the end. Without TLS both
-        would wait in the kernel.
+        TLS hands out what it has in hand though it is paused, and then its end. Without TLS both
+        would wait in the kernel. A reset takes with it what was not read, there and here. Whoever
+        waits until he can send goes on, as he may have to before he reads: it goes nowhere.
         """
-        if not self._rest or self._discarding:
+        if not self._rest or self._discarding or not lost.check(ConnectionDone):
             return False
         self._lost = lost
         self.transport = Gone(self.transport)
+        self.drop_waiting()
+        if self.blocked:
+            self.blocked = False
+            self.sending_resumed()
+            self.unblocked()
         if not self._reading_paused:
             self._go_on_soon()
         return True

@@ -89,7 +89,10 @@ class _Worker:
 
     def serve(self, tell: Callable[[], object]) -> None:
         """Serve until the end; `tell` is called when the service listens."""
-        self._service.when_listening().addCallbacks(lambda _: tell(), self._cannot)
+        # Not before the reactor runs: only then does SIGTERM drain, and not end us.
+        self._service.when_listening().addCallbacks(
+            lambda _: self._reactor.callLater(0, tell), self._cannot
+        )
         self._service.privilegedStartService()
         self._service.startService()
         self.trace(self._tracing)
