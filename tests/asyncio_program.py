@@ -407,8 +407,8 @@ async def main() -> None:
         if name.startswith("check_"):
             try:
                 async with asyncio.timeout(15):
-                    # In a task of its own: the TaskGroup of Python 3.11.2 leaves its parent marked as
-                    # being cancelled, and then `asyncio.timeout` raises no TimeoutError.
+                    # In a task of its own: the TaskGroup of Python 3.11.2 leaves its parent marked
+                    # as being cancelled, and then `asyncio.timeout` raises no TimeoutError.
                     await asyncio.create_task(check())
                 results[name] = None
             except BaseException:  # noqa: BLE001 - reported
